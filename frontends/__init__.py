@@ -1,0 +1,1 @@
+"""Guests: instruction sets that decode into the IR."""

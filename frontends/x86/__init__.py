@@ -1,0 +1,1 @@
+"""The x86 guest (64-bit and compatibility mode)."""

@@ -1,0 +1,1 @@
+"""The translator: knows no guest, no host, no device."""

@@ -1,0 +1,1 @@
+"""Translation and execution: forms, patterns, blocks, code buffer, look-up."""

@@ -1,0 +1,1 @@
+"""The intermediate representation: types, ops, builder, text form, verifier, interpreter."""

@@ -1,0 +1,1 @@
+"""Guest memory: RAM, physical address space, softmmu TLB contracts."""

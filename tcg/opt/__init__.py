@@ -1,0 +1,1 @@
+"""The optimizer: ordered passes over one block of IR."""

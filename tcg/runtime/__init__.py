@@ -1,0 +1,1 @@
+"""The native run-time: everything the machine executes that is not a guest block."""
