@@ -1,8 +1,8 @@
 """Lazy status flags: what cc_op, cc_dst, cc_src, cc_src2 in env mean (Intel SDM volume 1, section 3.4.3.1).
 
 An instruction that sets flags leaves behind how to work them out: a CcOp and up to three values, each stored
-zero-extended from the operand size w. `native` gives the meaning to helpers, `status` below is the plain statement of it
-that tests and constant folding use; the frontend's IR says the same once more, case by case.
+zero-extended from the operand size w. `helpers.flags` computes them, `status` below states them plainly,
+for tests and constant folding; the frontend's IR says the same once more, case by case.
 
 | family | cc_dst | cc_src | cc_src2 | CF | OF | AF |
 |---|---|---|---|---|---|---|
