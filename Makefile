@@ -5,7 +5,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-CC           ?= gcc
+ifeq ($(origin CC),default)
+CC           := gcc
+endif
 TBENCH       := build/tbench
 TBENCH_FILES := $(wildcard benchmarks/guest/*.c benchmarks/guest/*.h benchmarks/guest/Makefile)
 
