@@ -3,7 +3,7 @@
 Conventions, for all of them:
 * The frontend has stored the pc of the instruction (MAY_FAULT does that) and, for helpers that read or write the status
   flags (STATUS below), the lazy flags; after those the flags are in env (CcOp.EFLAGS unless said otherwise).
-* A guest exception is left in env (exception, exception_index, error_code, fault_gva); the return value then means nothing.
+* A guest exception is left in env (exception, exception_index, error_code, fault_gva); the result is then void.
 * A helper of TRANSFERS sets env.pc itself; the form ends its block with goto_ptr of env.pc. One of ENDS may change what
   translation depends on (mode, interrupts, address space): the form ends its block by goto_ptr of next_pc. Forms whose
   helper is in neither set go on in line.
@@ -88,8 +88,8 @@ CPUID = _helper("cpuid", 0, None, _SYS)  # EAX, ECX -> EAX, EBX, ECX, EDX
 # --- ports and strings ------------------------------------------------------------------------------------------------
 IN = _helper("in", 2, I64, _SYS)  # (port, size) -> value
 OUT = _helper("out", 3, None, _SYS)  # (port, value, size)
-# Repeated string instructions: 0 when done; 1 when interrupted with the registers advanced: leave by exit(INTERRUPT) at
-# this instruction's pc. base: the source segment's base (0 in 64-bit mode but for FS and GS); ES's base is read from env.
+# Repeated string instructions give 0 when done, 1 when interrupted with the registers advanced: exit(INTERRUPT) at
+# this pc. base: the source segment's base (0 in 64-bit mode but for FS and GS); ES's base is read from env.
 REP_MOVS = _helper("rep_movs", 3, I64, _SYS)  # (size, asize, base)
 REP_STOS = _helper("rep_stos", 2, I64, _SYS)  # (size, asize)
 REP_LODS = _helper("rep_lods", 3, I64, _SYS)
