@@ -1,0 +1,123 @@
+"""The x86 frontend's face to the translator: decode bytes to a pattern, emit a form's IR.
+
+Forms are made once and remembered by key; what the translator must know of a form (may it fault, does it end a block)
+is read off the IR of its first emission.
+"""
+
+import importlib
+import importlib.util
+
+from frontends.x86.context import X86Insn
+from frontends.x86.decode import MAX_LENGTH, Decoded, Decoder
+from frontends.x86.operands import RegShape, X86Key
+from frontends.x86.registry import INSTRUCTIONS, Row, Status
+from frontends.x86.state import STATE, Mode
+from tcg.exec.forms import Form, Pattern, Truncated, Variant
+from tcg.ir.block import Op
+from tcg.ir.builder import Builder
+from tcg.ir.types import Effect
+
+CHAPTERS = (
+    "insn_move", "insn_arith", "insn_shift", "insn_bit", "insn_control", "insn_string", "insn_system", "insn_misc",
+    "insn_sse_move", "insn_sse_int", "insn_sse_fp", "insn_sse_misc", "insn_mmx", "insn_x87",
+)  # fmt: skip
+_UD = 6
+_EXITS = frozenset(("goto_tb", "goto_ptr", "exit"))
+
+
+class X86Frontend:
+    """See tcg.exec.forms.Frontend."""
+
+    name = "x86_64"
+    env = STATE
+
+    def __init__(self, features: frozenset[str] | None = None) -> None:
+        """features: names announced by CPUID (None: all that is implemented)."""
+        for chapter in CHAPTERS:
+            if importlib.util.find_spec(f"frontends.x86.{chapter}") is not None:
+                importlib.import_module(f"frontends.x86.{chapter}")
+        self.decoder = Decoder()
+        self.features = features
+        self.undefined: dict[str, int] = {}
+        self._forms: dict[X86Key, Form] = {}
+
+    def decode(self, code: bytes, pc: int, mode: int) -> Pattern:
+        decoded = self.decoder.decode(code, pc, mode)
+        if decoded is None:
+            return self._not_decoded(code, mode)
+        row = self._row(decoded.key)
+        if row is None:
+            self.undefined[decoded.text] = self.undefined.get(decoded.text, 0) + 1
+            return self._undefined(bytes(code[: decoded.length]), mode)
+        form = self._form(decoded.key)
+        return _pattern(decoded, form, mode)
+
+    def emit(self, form: Form, variant: Variant, builder: Builder) -> None:
+        key = form.key
+        assert isinstance(key, X86Key)
+        x = X86Insn(key, variant, builder)
+        builder.insn_start(x.pc)
+        self._emit_row(x)
+
+    def _emit_row(self, x: X86Insn) -> None:
+        row = self._row(x.key)
+        if row is None:
+            x.raise_(_UD)
+        else:
+            row.emit(x)
+
+    def _row(self, key: X86Key) -> Row | None:
+        row = INSTRUCTIONS.get(key.name)
+        if row is None or any(isinstance(o, RegShape) and o.bank == "none" for o in key.operands):
+            return None
+        if row.feature and self.features is not None and row.feature not in self.features:
+            return None
+        return row
+
+    def _form(self, key: X86Key) -> Form:
+        form = self._forms.get(key)
+        if form is None:
+            builder = Builder()
+            x = X86Insn(key, Variant(), builder)
+            builder.insn_start(x.pc)
+            self._emit_row(x)
+            row = self._row(key)
+            status = Status(kills=False) if row is None else row.status(x) if callable(row.status) else row.status
+            ops = builder.block.ops
+            form = Form(
+                key,
+                str(key),
+                reads_status=status.reads,
+                kills_status=status.kills,
+                status_out=status.out,
+                ends_block=any(op.name in _EXITS for op in ops) or _ends(ops[-1]),
+                may_fault=any(op.effects & Effect.MAY_FAULT or op.name in ("raise", "exit") for op in ops),
+            )
+            self._forms[key] = form
+        return form
+
+    def _not_decoded(self, code: bytes, mode: int) -> Pattern:
+        """capstone knows nothing that begins so: an undefined instruction, unless more bytes could complete it."""
+        if len(code) < MAX_LENGTH:
+            raise Truncated
+        text = bytes(code[:MAX_LENGTH]).hex()
+        self.undefined[text] = self.undefined.get(text, 0) + 1
+        return self._undefined(bytes(code[:MAX_LENGTH]), mode)
+
+    def _undefined(self, head: bytes, mode: int) -> Pattern:
+        key = X86Key("(undefined)", mode & (Mode.CODE64 | Mode.CODE32), False, 0, 4, 8, False, ())
+        return Pattern(self._form(key), head, len(head))
+
+
+def _ends(op: Op) -> bool:
+    return bool(op.effects & Effect.ENDS_BLOCK)
+
+
+def _pattern(decoded: Decoded, form: Form, mode: int) -> Pattern:
+    key = decoded.key
+    relative_imm = any(getattr(o, "relative", False) for o in key.operands)
+    relative_disp = any(getattr(o, "pc_relative", False) for o in key.operands)
+    return Pattern(
+        form, decoded.head, decoded.length, decoded.disp, decoded.imm, decoded.imm2, decoded.regs,
+        disp_pc_relative=relative_disp, imm_pc_relative=relative_imm, wrap=not mode & Mode.CODE64,
+    )  # fmt: skip
