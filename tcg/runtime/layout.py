@@ -26,6 +26,8 @@ ENV = Struct(
     field("fault_gva", 8, "address of the pending memory fault"),
     field("host_mxcsr", 4, "x86-64 host: MXCSR while JIT code runs (guest rounding and sticky flags, all masked)"),
     field("saved_mxcsr", 4, "x86-64 host: MXCSR of the world outside"),
+    field("host_fcw", 4, "x86-64 host: FCW while an F80 op runs (guest precision and rounding, all masked; 2 bytes used)"),
+    field("x87_flags", 4, "x86-64 host: FSW bits that F80 ops left: sticky 0..5 (IE DE ZE OE UE PE), 9 (C1)"),
     field("mmu_index", 4, "current mmu index"),
     field("halted", 4, "waiting for an interrupt"),
     field("interrupt_request", 4, "bits of Interrupt, set by anyone with an atomic OR"),
