@@ -63,7 +63,7 @@ test: system-packages $(STAMP) guest
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
 bench: system-packages $(STAMP) guest
-	$(BIN)/python benchmarks/run.py $(BENCH_FLAGS)
+	$(BIN)/python -m benchmarks.run $(BENCH_FLAGS)
 
 soak: system-packages $(STAMP) guest
 	$(BIN)/python -m pytest -m soak $(PYTEST_FLAGS)

@@ -1,0 +1,1 @@
+"""Measures, compares and reports; asserts nothing. ``python -m benchmarks.run`` is the entry point."""
