@@ -23,6 +23,7 @@ from typing import Any, TypeVar, cast
 F = TypeVar("F", bound=Callable[..., Any])
 
 NATIVE: dict[str, "NativeFunction"] = {}  # by symbol, in order of registration
+EXTERNAL: dict[str, "NativeFunction"] = {}
 HOOKS: dict[str, str] = {}  # symbol of an @external -> symbol of the exported function that answers it
 
 _LLVM_TYPES = {int: "i64", float: "double", None: "ptr"}
@@ -50,11 +51,18 @@ class NativeFunction:
         self.args = tuple(_LLVM_TYPES[p.annotation] for p in signature.parameters.values())
         self.returns = _LLVM_TYPES[signature.return_annotation]
         self.__doc__ = function.__doc__
+        if kind == "external":
+            EXTERNAL[symbol] = self
+            return
         other = NATIVE.get(symbol)
         assert other is None or other.function.__module__ == function.__module__, f"{symbol} is defined twice"
         NATIVE[symbol] = self
 
     def __call__(self, *args: Any) -> Any:
+        if self.kind == "external":
+            target = NATIVE.get(HOOKS.get(self.symbol, self.symbol))
+            if target is not None:
+                return target(*args)
         result = self.function(*(wrap(a) if isinstance(a, int) else a for a in args))
         return wrap(int(result)) if isinstance(result, int) else result
 
@@ -63,7 +71,7 @@ class NativeFunction:
 
 
 def native(function: F) -> F:
-    """Register `function` for the run-time object, visible to other native functions only."""
+    """Register `function` for the run-time object: native functions of any module call it, nobody else."""
     return cast(F, NativeFunction(function, "native", f"native_{function.__name__}"))
 
 
