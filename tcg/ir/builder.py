@@ -1,4 +1,4 @@
-"""The builder: how a frontend writes IR. One method an op family; Python ints are constants of the other operand's type.
+"""The builder: how a frontend writes IR. One method an op family; a Python int becomes a constant of the other type.
 
 b = Builder()
 total = b.add(b.ld(I32, ref), 1)

@@ -30,7 +30,7 @@ class Rule(Enum):
 
 @dataclass(frozen=True, slots=True)
 class OpDef:
-    """One row: `ins` is the number of inputs (-1: any), `outs` of outputs, `attrs` the attribute names in print order."""
+    """One row: `ins`, `outs`: numbers of inputs and outputs (-1: any); `attrs`: attribute names in print order."""
 
     name: str
     ins: int

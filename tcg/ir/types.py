@@ -39,6 +39,8 @@ class Type(Enum):
     def __repr__(self) -> str:
         return self.label
 
+    __str__ = __repr__
+
 
 I1, I8, I16, I32, I64, I128 = Type.I1, Type.I8, Type.I16, Type.I32, Type.I64, Type.I128
 F32, F64, F80, V128 = Type.F32, Type.F64, Type.F80, Type.V128
@@ -67,6 +69,8 @@ class Lane(Enum):
 
     def __repr__(self) -> str:
         return self.label
+
+    __str__ = __repr__
 
 
 class Cond(Enum):
