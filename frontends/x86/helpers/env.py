@@ -1,7 +1,7 @@
-"""Where the vCPU's state is: byte offsets into env as constants that native code freezes, and the exceptions' vectors."""
+"""Where the vCPU's state is: byte offsets into env and architectural bits as constants that native code freezes."""
 
 from frontends.x86.state import STATE
-from tcg.runtime.layout import ExitReason
+from tcg.runtime.layout import ExitReason, Interrupt
 
 EXIT_REQUEST = STATE.offset("exit_request")
 EXCEPTION = STATE.offset("exception")
@@ -93,6 +93,8 @@ REASON_HALT = int(ExitReason.HALT)
 REASON_SHUTDOWN = int(ExitReason.SHUTDOWN)
 REASON_REFLOW = int(ExitReason.REFLOW)
 
+INTERRUPT_HARD, INTERRUPT_NMI = int(Interrupt.HARD), int(Interrupt.NMI)
+
 # Vectors (SDM vol. 3, table 6-1)
 DE, DB, NMI, BP, OF, BR, UD, NM, DFAULT = range(9)
 TS, NP, SS_FAULT, GP, PF = range(10, 15)
@@ -127,7 +129,6 @@ PHYS_MASK = (1 << PHYS_BITS) - 1
 # MMU indexes
 MMU_KERNEL, MMU_USER, MMU_KERNEL_AC = 0, 1, 2
 ACCESS_READ, ACCESS_WRITE, ACCESS_FETCH = 0, 1, 2
-PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
 
 # What is not implemented, for env.unimplemented_what (detail in the low half)
 UNIMPLEMENTED_MSR_READ, UNIMPLEMENTED_MSR_WRITE, UNIMPLEMENTED_TASK_SWITCH = 1, 2, 3
