@@ -15,7 +15,6 @@ from frontends.x86.helpers.access import (
     unimplemented,
 )
 from frontends.x86.helpers.env import (
-    AC,
     AT_CODE,
     AT_DB,
     AT_DC,
@@ -68,8 +67,8 @@ from frontends.x86.helpers.env import (
     UNIMPLEMENTED_TASK_SWITCH,
 )
 from frontends.x86.helpers.flags import read_rflags
-from frontends.x86.helpers.mode import check_interrupts, x86_update_mode
-from frontends.x86.helpers.runtime import callout, softmmu_store
+from frontends.x86.helpers.mode import x86_update_mode
+from frontends.x86.helpers.runtime import ask, softmmu_store
 from frontends.x86.helpers.segments import (
     canonical,
     check_stack_desc,
@@ -383,7 +382,7 @@ def deliver_once(env: int, vector: int, error: int, event: int, return_pc: int) 
 
 @native
 def deliver_event(env: int, vector: int, error: int, event: int) -> int:
-    """Deliver, and what faults on the way in its turn (SDM vol. 3, table 6-5); 1: exit_reason says why not (triple fault)."""
+    """Deliver, and what faults on the way in its turn (SDM vol. 3, table 6-5). 1: exit_reason says why not."""
     while True:
         if vector == PF:
             st64(env + CR2, ld64(env + FAULT_GVA))
@@ -426,8 +425,7 @@ def x86_deliver(env: int) -> int:
     if not (NO_RF >> vector) & 1:
         event |= EVENT_RF
     error = ld64(env + ERROR_CODE)
-    if vector in (DFAULT, AC):
-
+    if vector == DFAULT:
         error = 0
     st32(env + INT_SHADOW, 0)
     return deliver_event(env, vector, error, event)
@@ -437,8 +435,8 @@ def x86_deliver(env: int) -> int:
 def x86_take_interrupt(env: int) -> int:
     """Look at interrupt_request at a block boundary, env.pc being the next instruction.
 
-    0: nothing to take now (the request stays, STI and kin look again); 1: taken, or shutdown on the way (exit_reason);
-    2: held off by STI or MOV SS: run one instruction, then ask again. A taken interrupt ends HLT.
+    0: nothing to take now (the request stays; STI and kin look again); 1: taken; 2: held off by STI or MOV SS: run one
+    instruction, then ask again; 3: exit_reason says why the vCPU stops. A taken interrupt ends HLT.
     """
     request = ld32(env + INTERRUPT_REQUEST)
     nmi = request & INTERRUPT_NMI and not ld32(env + NMI_BLOCKED)
@@ -453,12 +451,12 @@ def x86_take_interrupt(env: int) -> int:
         vector = NMI
         st32(env + NMI_BLOCKED, 1)
     else:
-        vector = callout(env, ACKNOWLEDGE, 0, 0, 0)
+        vector = ask(env, ACKNOWLEDGE, 0, 0, 0)
         if vector < 0:
             return 0
     st32(env + HALTED, 0)
-    deliver_event(env, vector, 0, EVENT_EXT | EVENT_BENIGN)
-    check_interrupts(env)
+    if deliver_event(env, vector, 0, EVENT_EXT | EVENT_BENIGN):
+        return 3
     return 1
 
 
@@ -472,8 +470,8 @@ def helper_x86_int(env: int, vector: int, next_pc: int, kind: int) -> None:
 
 
 @exported
-def helper_x86_single_step(env: int, next_pc: int) -> None:
-    """The trap after an instruction with RFLAGS.TF set: #DB with DR6.BS at next_pc (SDM vol. 3, 17.3.1.4)."""
-    st64(env + PC, next_pc)
+def x86_step(env: int) -> int:
+    """After an instruction with RFLAGS.TF set, env.pc being the next: #DB with DR6.BS (SDM vol. 3, 17.3.1.4)."""
     st64(env + DR + 48, ld64(env + DR + 48) | 1 << 14)
     raise_exception(env, DB, 0)
+    return x86_deliver(env)
