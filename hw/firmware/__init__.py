@@ -9,7 +9,7 @@ from hw.firmware.cpu_entry import CpuEntry, DescriptorTable, Segment
 from hw.firmware.e820 import E820Entry, E820Type, MemoryMap, q35_memory_map, split_ram
 from hw.firmware.errors import BootError
 from hw.firmware.loader import load_kernel
-from hw.firmware.q35 import FirmwareConfig, install_q35_tables
+from hw.firmware.q35 import FirmwareConfig, fw_cfg_contents, install_q35_tables
 from hw.firmware.ram import GuestRam, SplitRam
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "MemoryMap",
     "Segment",
     "SplitRam",
+    "fw_cfg_contents",
     "install_q35_tables",
     "load_kernel",
     "q35_memory_map",

@@ -22,8 +22,6 @@ TABLES_SIZE = 0x21000
 """The reserved top of low RAM, where the tables are (132 KiB as SeaBIOS reserves for its tables)."""
 ECAM_BASE, ECAM_SIZE = 0xB000_0000, 0x1000_0000
 RCRB_BASE, RCRB_SIZE = 0xFED1_C000, 0x4000
-IDENTITY_MAP_BASE, IDENTITY_MAP_SIZE = 0xFEFF_C000, 0x4000
-"""What a hypervisor on VMX without unrestricted guests needs; fw_cfg's etc/e820 reserves it, SeaBIOS's map does not."""
 FLASH_BASE, FLASH_SIZE = 0xFFFC_0000, 0x4_0000
 HYPERTRANSPORT_BASE, HYPERTRANSPORT_SIZE = 0xFD_0000_0000, 0x3_0000_0000
 LOW_RAM_MAX = 0xB000_0000
@@ -121,12 +119,9 @@ def q35_memory_map(ram_size: int, *, hypertransport: bool = False) -> MemoryMap:
 
 
 def fw_cfg_e820(memory_map: MemoryMap) -> bytes:
-    """The content of fw_cfg's `etc/e820`: what the board knows before firmware runs, which is RAM and a few holes."""
-    entries = [
-        E820Entry(IDENTITY_MAP_BASE, IDENTITY_MAP_SIZE, E820Type.RESERVED),
-        E820Entry(0, memory_map.low_size, E820Type.RAM),
-    ]
+    """The content of fw_cfg's `etc/e820`: what the board knows before firmware runs, which is RAM and no-go areas."""
+    entries = [entry for entry in memory_map.entries if entry.base == HYPERTRANSPORT_BASE]
+    entries.append(E820Entry(0, memory_map.low_size, E820Type.RAM))
     if memory_map.high_size:
         entries.append(E820Entry(FOUR_GIB, memory_map.high_size, E820Type.RAM))
-    entries += [entry for entry in memory_map.entries if entry.base == HYPERTRANSPORT_BASE]
     return b"".join(entry.pack() for entry in entries)

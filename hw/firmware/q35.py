@@ -3,12 +3,12 @@
 import struct
 from dataclasses import dataclass
 
-from hw.firmware.acpi import AcpiConfig, acpi_image
+from hw.firmware.acpi import AcpiConfig, acpi_image, fw_cfg_files
 from hw.firmware.acpi.config import SERIAL_PORTS
-from hw.firmware.e820 import EBDA_BASE, TABLES_SIZE, MemoryMap
+from hw.firmware.e820 import EBDA_BASE, TABLES_SIZE, MemoryMap, fw_cfg_e820
 from hw.firmware.errors import BootError
 from hw.firmware.ram import GuestRam
-from hw.firmware.smbios import SmbiosConfig, smbios_image
+from hw.firmware.smbios import ENTRY_POINT_SIZE, STRUCTURES_OFFSET, SmbiosConfig, smbios_image
 
 RSDP_GPA = 0xF59E0
 SMBIOS_GPA = 0xF5A20
@@ -29,6 +29,14 @@ class FirmwareConfig:
     processor_id: int = 0
     pci_functions: tuple[tuple[int, int], ...] = ()
 
+    def smbios(self, memory_map: MemoryMap) -> SmbiosConfig:
+        return SmbiosConfig(
+            low_size=memory_map.low_size,
+            high_size=memory_map.high_size,
+            cpu_count=self.cpu_count,
+            processor_id=self.processor_id,
+        )
+
     def acpi(self, memory_map: MemoryMap) -> AcpiConfig:
         return AcpiConfig(
             low_size=memory_map.low_size,
@@ -45,15 +53,7 @@ def install_q35_tables(ram: GuestRam, memory_map: MemoryMap, config: FirmwareCon
     acpi = acpi_image(config.acpi(memory_map), memory_map.tables_base + ACPI_OFFSET)
     if len(acpi.data) > TABLES_SIZE - ACPI_OFFSET:
         raise BootError(f"the ACPI tables for {config.cpu_count} processors do not fit: use a smaller -smp")
-    smbios = smbios_image(
-        SmbiosConfig(
-            low_size=memory_map.low_size,
-            high_size=memory_map.high_size,
-            cpu_count=config.cpu_count,
-            processor_id=config.processor_id,
-        ),
-        SMBIOS_GPA,
-    )
+    smbios = smbios_image(config.smbios(memory_map), SMBIOS_GPA)
     if SMBIOS_GPA + len(smbios) > F_SEGMENT_END:
         raise BootError(f"the SMBIOS tables for {config.cpu_count} processors do not fit: use a smaller -smp")
     ram.write(_BDA_BASE, bios_data_area(config.serial_ports))
@@ -62,6 +62,17 @@ def install_q35_tables(ram: GuestRam, memory_map: MemoryMap, config: FirmwareCon
     ram.write(RSDP_GPA, acpi.rsdp)
     ram.write(SMBIOS_GPA, smbios)
     return RSDP_GPA
+
+
+def fw_cfg_contents(memory_map: MemoryMap, config: FirmwareConfig) -> dict[str, bytes]:
+    """The same description as fw_cfg files, by name, for firmware that places the tables itself."""
+    smbios = smbios_image(config.smbios(memory_map), 0)
+    return {
+        "etc/e820": fw_cfg_e820(memory_map),
+        "etc/smbios/smbios-anchor": smbios[:ENTRY_POINT_SIZE],
+        "etc/smbios/smbios-tables": smbios[STRUCTURES_OFFSET:],
+        **fw_cfg_files(config.acpi(memory_map)),
+    }
 
 
 def bios_data_area(serial_ports: tuple[int, ...]) -> bytes:

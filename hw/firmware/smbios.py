@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 ENTRY_POINT_SIZE = 0x1F
+STRUCTURES_OFFSET = 0x20
+"""The structures follow the entry point at the next multiple of 16."""
 MAJOR, MINOR = 2, 8
 PRODUCT = "Standard PC (Q35 + ICH9, 2009)"
 MIB = 1 << 20
@@ -107,15 +109,15 @@ def smbios_structures(config: SmbiosConfig) -> list[bytes]:
 
 
 def smbios_image(config: SmbiosConfig, gpa: int) -> bytes:
-    """Entry point (31 bytes padded to 32, at a multiple of 16 in the F segment) followed by the structures."""
+    """Entry point (31 bytes, at a multiple of 16 in the F segment) followed by the structures."""
     structures = smbios_structures(config)
     data = b"".join(structures)
     intermediate = bytearray(
-        struct.pack("<5sBHIHB", b"_DMI_", 0, len(data), gpa + 0x20, len(structures), MAJOR << 4 | MINOR)
+        struct.pack("<5sBHIHB", b"_DMI_", 0, len(data), gpa + STRUCTURES_OFFSET, len(structures), MAJOR << 4 | MINOR)
     )
     intermediate[5] = -sum(intermediate) & 0xFF
     longest = max(len(one) for one in structures)
     entry = bytearray(struct.pack("<4sBBBBHB5s", b"_SM_", 0, ENTRY_POINT_SIZE, MAJOR, MINOR, longest, 0, bytes(5)))
     entry += intermediate
     entry[4] = -sum(entry) & 0xFF
-    return bytes(entry).ljust(0x20, b"\0") + data
+    return bytes(entry).ljust(STRUCTURES_OFFSET, b"\0") + data

@@ -174,17 +174,7 @@ long_mode_entry:
     call self_check
     mov [rip+failures], eax
 
-    mov esi, text_ok
-    test eax, eax
-    jz verdict
-    mov esi, text_failed
-verdict:
-    push rsi
-    mov esi, text_self_check
-    call puts
-    pop rsi
-    call puts
-    call newline
+    call say_verdict
 
     mov edi, word_exit
     call has_word
@@ -1600,7 +1590,16 @@ command_ticks:
 command_check:
     call self_check
     mov [rip+failures], eax
-    ret
+say_verdict:
+    mov esi, text_self_check
+    call puts
+    mov esi, text_ok
+    cmp dword ptr [rip+failures], 0
+    je verdict
+    mov esi, text_failed
+verdict:
+    call puts
+    jmp newline
 
 command_exit:
     mov eax, [rip+failures]
