@@ -287,11 +287,12 @@ def div(fmt: Format, a: int, b: int, fp: FpState, nan: str = "x86") -> int:
     sign = x.sign ^ y.sign
     if x.kind is y.kind and x.kind in (Kind.INFINITE, Kind.ZERO):
         return _invalid(fmt, fp, nan)
+    if y.kind is Kind.ZERO and x.kind is Kind.FINITE:
+        # a division by zero takes precedence over a denormal dividend (SDM vol. 1, 4.9.2; so do CPUs with both masked)
+        fp.flags |= FpFlag.DIVZERO
+        return fmt.infinity(sign)
     _note_denormals(fp, x, y)
     if x.kind is Kind.INFINITE:
-        return fmt.infinity(sign)
-    if y.kind is Kind.ZERO:
-        fp.flags |= FpFlag.DIVZERO
         return fmt.infinity(sign)
     if y.kind is Kind.INFINITE or x.kind is Kind.ZERO:
         return fmt.zero(sign)
