@@ -179,7 +179,7 @@ class I8042:
             case 0xA9 | 0xAB:  # interface tests: no fault
                 self._reply(0x00)
             case 0xAA:
-                self.status_sys = True
+                self.status_sys = True  # until reset: on QEMU's controller bit 2 of the command byte does not reach it
                 self._reply(0x55)
             case 0xAD | 0xAE:
                 self._set_mode(self.mode | 0x10 if value == 0xAD else self.mode & ~0x10)
@@ -204,7 +204,6 @@ class I8042:
                 self._set_mode(self.mode & ~Mode.KBD_DISABLE)  # data for the keyboard turns its clock on
                 self.keyboard.write(value)
             case 0x60:
-                self.status_sys = bool(value & Mode.SYS)
                 self._set_mode(value)
             case 0xD1:
                 self._write_outport(value)

@@ -64,7 +64,8 @@ def leave_as_seabios(machine: Q35) -> None:
     machine.i8042.pio_write(4, 1, 0xAA)
     machine.i8042.pio_read(0, 1)
     machine.i8042.pio_write(4, 1, 0x60)
-    machine.i8042.pio_write(0, 1, 0x65)
+    machine.i8042.pio_write(0, 1, 0x61)
+    machine.i8042.pio_write(4, 1, 0xA7)
     machine.port92.value = 0x02
 
 

@@ -13,6 +13,7 @@ from hw.core.irq import IrqLine
 from hw.core.regs import RO, RW, W1C, Field, Reg, RegFile, RegMap, reserved
 
 TIMERS = 3
+MAIN_CNT = 0xF0
 TICK_NS = 10
 ROUTES = 0x00FF_0104  # GSIs 2, 8 and 16 to 23
 MASK64 = (1 << 64) - 1
@@ -116,6 +117,8 @@ class Hpet:
         self.legacy_changed(False)
 
     def mmio_read(self, offset: int, size: int) -> int:
+        if offset == MAIN_CNT and size >= 4:  # the clock source's hot path
+            return self.counter() & ((1 << 8 * size) - 1)
         if offset & (size - 1):
             return 0  # the specification requires aligned dwords and quadwords
         return self.regs.read(offset, size)
