@@ -1,0 +1,180 @@
+"""Stencils by LLVM: a batch of IR blocks becomes one module, one object, one `Stencil` a block.
+
+Relocation convention: ABSn fields hold value + addend; REL32 fields hold value + addend - address of the field (the
+addend of a jump is thus -4). COLD and HOT values are the addresses where those parts begin.
+
+A batch shares LLVM's set-up, so callers should collect some dozens of blocks. Compilers keep no state between batches; use
+one a thread.
+"""
+
+import io
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import capstone
+import llvmlite.binding as llvm
+from elftools.elf.elffile import ELFFile
+
+from backends.llvm import lower  # noqa: F401  (registers the lowerings)
+from backends.llvm.emitter import HOLE_PREFIX, SYMBOL_PREFIX, ModuleText, Unsupported, emit_block
+from backends.llvm.host import host, target_machine
+from backends.llvm.split import Fixup, make_items, split
+from tcg.exec.forms import HoleSlot, RelocKind, Stencil, SymbolKind
+from tcg.ir.block import Block
+
+_ELF_KINDS = {
+    1: RelocKind.ABS64,  # R_X86_64_64
+    2: RelocKind.REL32,  # R_X86_64_PC32
+    4: RelocKind.REL32,  # R_X86_64_PLT32
+    10: RelocKind.ABS32,  # R_X86_64_32
+    11: RelocKind.ABS32,  # R_X86_64_32S
+    12: RelocKind.ABS16,  # R_X86_64_16
+    14: RelocKind.ABS8,  # R_X86_64_8
+}
+_SIGNED32 = 11
+_FIXED = {
+    "next": (SymbolKind.NEXT, 0),
+    "exit0": (SymbolKind.EXIT, 0),
+    "exit1": (SymbolKind.EXIT, 1),
+    "leave": (SymbolKind.LEAVE, 0),
+}
+_SLOTS = {slot.name.lower(): int(slot) for slot in HoleSlot}
+_SMALL_OFFSET = 1 << 17  # a register offset plus a constant; no immediate is bounded so tightly
+
+
+class _NeedsOpaqueHoles(Exception):
+    """LLVM computed with a hole in a way that no relocation can say."""
+
+
+class StencilCompiler:
+    """compile() turns named IR blocks into stencils. parallel: more than one vCPU may run (real atomics and fences)."""
+
+    def __init__(self, *, parallel: bool = False) -> None:
+        self.parallel = parallel
+        self._machine = target_machine()
+        self._disassembler = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+
+    def compile(self, blocks: Sequence[tuple[str, Block]]) -> list[Stencil]:
+        """One stencil a block, in order. Names are for diagnostics; they need not be unique."""
+        stencils = self._compile([(i, block) for i, (_, block) in enumerate(blocks)], opaque=False)
+        again = [(i, block) for i, (_, block) in enumerate(blocks) if i not in stencils]
+        if again:
+            stencils |= self._compile(again, opaque=True)
+        return [stencils[i] for i in range(len(blocks))]
+
+    def llvm_text(self, block: Block) -> str:
+        """The LLVM module of one block before optimisation, for `tessera explain`."""
+        module = ModuleText(host(), parallel=self.parallel)
+        emit_block(module, "0", block)
+        return module.text()
+
+    def _compile(self, blocks: Iterable[tuple[int, Block]], *, opaque: bool) -> dict[int, Stencil]:
+        module = ModuleText(host(), parallel=self.parallel)
+        exits = {i: emit_block(module, str(i), block, opaque=opaque).exits for i, block in blocks}
+        elf = ELFFile(io.BytesIO(self.object_code(module.text())))
+        reader = _ObjectReader(elf, self._disassembler, avx=module.host.avx)
+        stencils: dict[int, Stencil] = {}
+        for i, slots in exits.items():
+            try:
+                code, hot_size, relocs = reader.read(f"{SYMBOL_PREFIX}{i}")
+            except _NeedsOpaqueHoles:
+                assert not opaque, "an opaque hole was computed with"
+                continue
+            stencils[i] = Stencil(code, hot_size, relocs, tuple(sorted(slots)))
+        return stencils
+
+    def object_code(self, text: str) -> bytes:
+        """LLVM text, optimised, as an object file."""
+        module = llvm.parse_assembly(text)
+        builder = llvm.create_pass_builder(self._machine, llvm.create_pipeline_tuning_options(speed_level=2))
+        builder.getModulePassManager().run(module, builder)
+        return bytes(self._machine.emit_object(module))
+
+
+class _ObjectReader:
+    """Finds the functions of one object file, and what their relocations mean to us."""
+
+    def __init__(self, elf: Any, disassembler: Any, *, avx: bool) -> None:
+        self._elf = elf
+        self._avx = avx
+        self._disassembler = disassembler
+        self._symbols = list(elf.get_section_by_name(".symtab").iter_symbols())
+        self._sections = {s.name: s for s in elf.iter_sections() if s.name.startswith((".text.", ".rela.text."))}
+
+    def read(self, symbol: str) -> tuple[bytes, int, tuple[Any, ...]]:
+        code = bytearray(self._sections[f".text.{symbol}"].data())
+        relocations = self._sections.get(f".rela.text.{symbol}")
+        constants = _Constants(self._elf)
+        fixups = [self._fixup(r, constants) for r in (relocations.iter_relocations() if relocations else ())]
+        boundaries = list(self._disassembler.disasm_lite(bytes(code), 0))
+        if constants.data:
+            self._unalign(code, boundaries, fixups)
+        items = make_items(bytes(code), boundaries, fixups)
+        return split(items, bytes(constants.data))
+
+    def _fixup(self, relocation: Any, constants: "_Constants") -> Fixup:
+        elf_kind, addend = relocation["r_info_type"], relocation["r_addend"]
+        symbol = self._symbols[relocation["r_info_sym"]]
+        kind, name = _ELF_KINDS[elf_kind], symbol.name
+        at = relocation["r_offset"]
+        if name.startswith(HOLE_PREFIX) and symbol["st_shndx"] == "SHN_UNDEF":
+            hole = name.removeprefix(HOLE_PREFIX).split(".")[0]
+            if kind is RelocKind.REL32 or (elf_kind == _SIGNED32 and addend and not self._is_offset(hole)):
+                raise _NeedsOpaqueHoles
+            return Fixup(at, kind, SymbolKind.HOLE, _SLOTS[hole], "", addend)
+        if name in _FIXED:
+            fixed, index = _FIXED[name]
+            return Fixup(at, kind, fixed, index, "", addend)
+        if name.startswith("helper_") or name.startswith("gate_"):
+            return Fixup(at, kind, SymbolKind.HELPER, 0, name, addend)
+        if isinstance(symbol["st_shndx"], int):
+            offset, addend = constants.place(symbol, addend)
+            return Fixup(at, kind, SymbolKind.COLD, 0, "", offset + addend)
+        raise Unsupported(f"LLVM calls {name}, which no run-time has")
+
+    @staticmethod
+    def _is_offset(hole: str) -> bool:
+        return hole[0] == "r" and hole[1:].isdigit()
+
+    def _unalign(self, code: bytearray, boundaries: list[tuple[int, int, str, str]], fixups: list[Fixup]) -> None:
+        """Constants lie where the stencil is laid, at any address: aligned VEX loads become unaligned ones."""
+        if not self._avx:
+            raise Unsupported("vector constants need AVX's unaligned operands")
+        pool = [f.offset for f in fixups if f.symbol is SymbolKind.COLD]
+        for offset, size, mnemonic, _ in boundaries:
+            if not any(offset <= at < offset + size for at in pool):
+                continue
+            opcode = offset + (2 if code[offset] == 0xC5 else 3)  # after the two- or three-byte VEX prefix
+            if mnemonic in ("vmovaps", "vmovapd"):
+                assert code[offset] in (0xC4, 0xC5) and code[opcode] == 0x28
+                code[opcode] = 0x10
+            elif mnemonic == "vmovdqa":
+                assert code[offset] in (0xC4, 0xC5) and code[opcode - 1] & 3 == 1
+                code[opcode - 1] += 1  # prefix 66 to F3: vmovdqu
+
+
+class _Constants:
+    """The constants that one function reads, gathered in its own pool."""
+
+    def __init__(self, elf: Any) -> None:
+        self._elf = elf
+        self.data = bytearray()
+        self._places: dict[tuple[int, int], int] = {}
+
+    def place(self, symbol: Any, addend: int) -> tuple[int, int]:
+        """(offset in the pool, addend left over) of the constant that symbol + addend leads to."""
+        number = symbol["st_shndx"]
+        section = self._elf.get_section(number)
+        if not section.name.startswith(".rodata"):
+            raise Unsupported(f"a stencil refers to {section.name}")
+        size = section["sh_entsize"] or 32
+        start = symbol["st_value"]
+        if symbol["st_info"]["type"] == "STT_SECTION":
+            inside = (addend + 4) // size * size
+            start, addend = start + inside, addend - inside
+        key = (number, start)
+        if key not in self._places:
+            self.data += bytes(-len(self.data) % 8)
+            self._places[key] = len(self.data)
+            self.data += section.data()[start : start + size]
+        return self._places[key], addend
