@@ -36,9 +36,9 @@ def wrap(value: int) -> int:
 
 
 class NativeFunction:
-    """One function of the run-time object. `text`: LLVM body of a primitive; `kind`: native exported primitive external."""
+    """One function of the run-time object. kind: native, exported, primitive (its LLVM body is `text`) or external."""
 
-    __slots__ = ("__doc__", "args", "function", "kind", "name", "names", "returns", "symbol", "text")
+    __slots__ = ("args", "function", "kind", "name", "names", "returns", "symbol", "text")
 
     def __init__(self, function: Callable[..., Any], kind: str, symbol: str, text: str = "") -> None:
         signature = inspect.signature(function)
@@ -50,7 +50,6 @@ class NativeFunction:
         self.names = tuple(signature.parameters)
         self.args = tuple(_LLVM_TYPES[p.annotation] for p in signature.parameters.values())
         self.returns = _LLVM_TYPES[signature.return_annotation]
-        self.__doc__ = function.__doc__
         if kind == "external":
             EXTERNAL[symbol] = self
             return
