@@ -148,5 +148,3 @@ def _ldx(e: Emitter, op: Op) -> None:
 def _stx(e: Emitter, op: Op) -> None:
     at = e.new(f"getelementptr i8, ptr {e.env_ref(attr(op, 'ref'))}, {e.typed(op.ins[0])}")
     e.line(f"store {e.typed(op.ins[1])}, ptr {at}, align 1, {TBAA_ENV}")
-
-

@@ -36,7 +36,9 @@ def _three(e: Emitter, op: Op, name: str, imm: str = "") -> None:
     a, b = op.ins
     kind = LLVM_TYPE[a.type]
     imm = f"{imm}, " if imm else ""
-    text, constraint = (f"v{name} {imm}$2, $1, $0", "=x,x,x") if e.module.host.avx else (f"{name} {imm}$2, $0", "=x,0,x")
+    text, constraint = (
+        (f"v{name} {imm}$2, $1, $0", "=x,x,x") if e.module.host.avx else (f"{name} {imm}$2, $0", "=x,0,x")
+    )
     e.set(op.outs[0], f'call {kind} asm sideeffect "{text}", "{constraint}"({e.typed(a)}, {e.typed(b)})')
 
 

@@ -284,5 +284,3 @@ def _mb(e: Emitter, op: Op) -> None:
         e.line('call void asm sideeffect "lock orl $$0, (%rsp)", "~{memory},~{flags}"()')
     elif e.module.parallel:
         e.line('call void asm sideeffect "", "~{memory}"()')
-
-
