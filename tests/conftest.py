@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # for the tests' own support modules (irgen, hostfpu)
+sys.path.insert(0, str(Path(__file__).parent.parent))  # first, or tests/hw would be found as the package hw
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
