@@ -1,12 +1,12 @@
 """X86Insn: what an instruction function sees. It reads operands, writes results and flags, and never asks whether it is
 making a stencil (holes) or a region (constants): `Operands` answers for both.
 
-    @instruction("add", status=Status(kills=True, family="ADD"))
+    @instruction("add", status=lambda x: Status(kills=True, out=sized(CcOp.ADDB, x.size)))
     def ADD(x: X86Insn) -> None:
         a, b = x.read(0), x.read(1)
         result = x.b.add(a, b)
         x.write(0, result)
-        x.set_status(CcOp.ADDB, result, b)
+        set_status(x, CcOp.ADDB, result, b)  # frontends.x86.status
 """
 
 from collections.abc import Callable, Mapping
@@ -17,7 +17,6 @@ from tcg.exec.forms import HoleSlot, Variant
 from tcg.ir.block import Const, EnvRef, HelperDecl, Hole, Operand, Temp
 from tcg.ir.builder import Builder, Value
 from tcg.ir.types import I8, I16, I32, I64, INT_OF_SIZE, V128, Cond, MemOp, Type
-from tcg.runtime.layout import ExitReason
 
 _REGS = STATE.offset("regs")
 _XMM = STATE.offset("xmm")
@@ -49,7 +48,8 @@ class X86Insn:
         self.type = INT_OF_SIZE.get(key.opsize, I64)
         self.code64 = bool(key.mode & Mode.CODE64)
         self.stack_size = 8 if self.code64 else 4 if key.mode & Mode.STACK32 else 2
-        self.locked = key.lock
+        # One vCPU alone needs no host atomics: nothing else interrupts an instruction.
+        self.locked = key.lock and bool(key.mode & Mode.PARALLEL)
         self._concrete = concrete
 
     # --- holes -------------------------------------------------------------------------------------------------------
@@ -96,7 +96,7 @@ class X86Insn:
         assert value.type.size == size, (value, size)
         self.b.st(ref, self.b.zext(value, I64) if size == 4 else value)
 
-    # --- integer operands ----------------------------------------------------------------------------------------------
+    # --- integer operands ---------------------------------------------------------------------------------------------
     def is_mem(self, i: int) -> bool:
         return isinstance(self.ops[i], MemShape)
 
@@ -147,7 +147,7 @@ class X86Insn:
         assert isinstance(shape, ImmShape) and shape.value is not None, shape
         return shape.value
 
-    # --- memory --------------------------------------------------------------------------------------------------------
+    # --- memory -------------------------------------------------------------------------------------------------------
     def effective(self, i: int) -> Operand:
         """Operand i's effective address (no segment base), wrapped to the address size, as i64: what LEA gives."""
         shape = self.ops[i]
@@ -170,11 +170,18 @@ class X86Insn:
         total = parts[0]
         for part in parts[1:]:
             total = b.add(total, part)
-        if shape.address_size == 4:
-            total = b.zext(b.trunc(total, I32), I64)
-        elif shape.address_size == 2:
-            total = b.zext(b.trunc(total, I16), I64)
-        return total
+        return self.wrap(total, shape.address_size)
+
+    def wrap(self, offset: Operand, address_size: int) -> Operand:
+        """The i64 offset cut to the address size."""
+        if address_size == 8:
+            return offset
+        return self.b.zext(self.b.trunc(offset, I32 if address_size == 4 else I16), I64)
+
+    @property
+    def data_segment(self) -> int:
+        """DS for `linear`, or -1 when its base is 0 (implicit operands without an override)."""
+        return Seg.DS if self.key.mode & Mode.SEGMENTED else -1
 
     def address(self, i: int) -> Operand:
         """Operand i's linear address: segment base plus effective address (wrapped to 32 bits outside 64-bit code)."""
@@ -197,9 +204,14 @@ class X86Insn:
         self.b.qemu_st(gva, value, MemOp(value.type.size, align=align))
 
     def modify(
-        self, i: int, compute: Callable[[Operand], Operand], atomic: str | None = None, value: Operand | None = None
+        self,
+        i: int,
+        compute: Callable[[Operand], Operand],
+        atomic: str | None = None,
+        value: Operand | None = None,
+        gva: Operand | None = None,
     ) -> tuple[Operand, Operand]:
-        """Read-modify-write operand i; gives (old, new). The address is computed once.
+        """Read-modify-write operand i; gives (old, new). The address is computed once (or given: `gva`).
 
         atomic: the atomic op ("atomic_add") with `value` as its input that a LOCKed memory form uses; `compute` then only
         recomputes the new value. Without one a locked form runs a compare-and-exchange loop.
@@ -209,7 +221,7 @@ class X86Insn:
             new = compute(old)
             self.write(i, new)
             return old, new
-        gva = self.address(i)
+        gva = gva if gva is not None else self.address(i)
         shape = self.ops[i]
         memop = MemOp(shape.size)
         if not self.locked:
@@ -230,34 +242,38 @@ class X86Insn:
         b.brcond(b.setcond(Cond.NE, seen, old), again, likely=False)
         return old, new
 
-    # --- stack -----------------------------------------------------------------------------------------------------------
+    # --- stack --------------------------------------------------------------------------------------------------------
     def push(self, value: Operand) -> None:
         """Push value (its type's size); RSP changes only after the store can no longer fault."""
-        rsp = self.reg(Reg.RSP)
-        new = self.b.sub(rsp, value.type.size)
-        self.store(self._stack(new), value)
-        self._set_rsp(new)
+        new = self.b.sub(self.reg(Reg.RSP), value.type.size)
+        self.store(self.stack(new), value)
+        self.set_rsp(new)
 
     def pop(self, size: int) -> Temp:
         """Pop; the caller writes the destination after this (POP RSP: the popped value wins)."""
-        rsp = self.reg(Reg.RSP)
-        value = self.load(self._stack(rsp), size)
-        self._set_rsp(self.b.add(rsp, size))
+        value, new = self.peek(size)
+        self.set_rsp(new)
         return value
 
-    def _stack(self, rsp: Operand) -> Operand:
+    def peek(self, size: int) -> tuple[Temp, Temp]:
+        """(the value on top of the stack, the RSP that a pop leaves): for pops that may still fault."""
+        rsp = self.reg(Reg.RSP)
+        return self.load(self.stack(rsp), size), self.b.add(rsp, size)
+
+    def stack(self, rsp: Operand) -> Operand:
+        """gva of a stack pointer's value (i64, cut to the stack's address size)."""
         if self.code64:
             return rsp
-        offset = self.b.zext(self.b.trunc(rsp, I32 if self.stack_size == 4 else I16), I64)
-        return self.linear(offset, Seg.SS if self.key.mode & Mode.SEGMENTED else -1)
+        return self.linear(self.wrap(rsp, self.stack_size), Seg.SS if self.key.mode & Mode.SEGMENTED else -1)
 
-    def _set_rsp(self, new: Operand) -> None:
+    def set_rsp(self, new: Operand) -> None:
+        """RSP := new (i64), at the stack's address size."""
         if self.stack_size == 8:
             self.b.st(env("regs", Reg.RSP), new)
         else:
             self.set_reg(Reg.RSP, self.b.trunc(new, I32 if self.stack_size == 4 else I16))
 
-    # --- vectors -----------------------------------------------------------------------------------------------------------
+    # --- vectors ------------------------------------------------------------------------------------------------------
     def read_v(self, i: int, size: int = 16, *, aligned: bool = False) -> Operand:
         """Operand i as a v128: an XMM or MM register (MM: low half, upper half 0), or memory of `size` bytes zero-extended.
 
@@ -299,7 +315,7 @@ class X86Insn:
 
         return self.b.vext(value, Lane.D, 0)
 
-    # --- flags -------------------------------------------------------------------------------------------------------------
+    # --- flags --------------------------------------------------------------------------------------------------------
     @property
     def status_live(self) -> bool:
         return self.variant.status_live
@@ -309,8 +325,9 @@ class X86Insn:
         """The CcOp that is known to hold here, or 0: read env.cc_op."""
         return self.variant.status_in
 
-    # --- control -------------------------------------------------------------------------------------------------------------
+    # --- control ------------------------------------------------------------------------------------------------------
     def call(self, helper: HelperDecl, *args: Value) -> Temp:
+        """Call a helper that returns a value (b.call_void: one that does not)."""
         return self.b.call(helper, *args)
 
     def raise_(self, vector: int, error: Value = 0) -> None:
@@ -327,8 +344,11 @@ class X86Insn:
         b.label(good)
 
     def reflow(self) -> None:
-        """End the block after this instruction: state that translation depends on may have changed."""
-        self.b.exit(ExitReason.REFLOW, self.next_pc)
+        """End the block after this instruction: state that translation depends on may have changed.
+
+        The jump cache follows mode and address space, so it finds the right block.
+        """
+        self.b.goto_ptr(self.next_pc)
 
 
 BYTE, WORD, DWORD, QWORD = I8, I16, I32, I64

@@ -23,6 +23,9 @@ _SEG_OF_CAPSTONE = {
 }  # fmt: skip
 
 
+_SEG_OF_PREFIX = {0x26: Seg.ES, 0x2E: Seg.CS, 0x36: Seg.SS, 0x3E: Seg.DS, 0x64: Seg.FS, 0x65: Seg.GS}
+
+
 def _register_table() -> dict[int, tuple[str, int, int]]:
     """capstone register id -> (bank, size, env offset or register number)."""
     table: dict[int, tuple[str, int, int]] = {}
@@ -54,7 +57,7 @@ _REGISTERS = _register_table()
 _STRING = {0xA4: "movs", 0xA6: "cmps", 0xAA: "stos", 0xAC: "lods", 0xAE: "scas", 0x6C: "ins", 0x6E: "outs"}
 _SHIFTS = frozenset(("shl", "sal", "shr", "sar", "rol", "ror", "rcl", "rcr", "shld", "shrd", "rorx"))
 # Immediates that choose the IR rather than enter it, besides shift counts: every SSE imm8, and these.
-_IMM_IN_FORM = frozenset(("enter", "int", "bt", "bts", "btr", "btc"))
+_IMM_IN_FORM = frozenset(("enter", "int", "bt", "bts", "btr", "btc", "ret", "retf", "retfq", "in", "out", "aam", "aad"))
 # Instructions for which two equal register operands are worth (or need) a form of their own.
 _SAME = frozenset(("xor", "sub", "sbb", "and", "or", "test", "cmp", "pxor", "xorps", "xorpd", "pcmpeqb", "pcmpeqw", "pcmpeqd"))  # fmt: skip
 _STACK_SEG = (cx.X86_REG_RSP, cx.X86_REG_RBP, cx.X86_REG_ESP, cx.X86_REG_EBP, cx.X86_REG_SP, cx.X86_REG_BP)
@@ -121,6 +124,8 @@ def _name(insn: capstone.CsInsn) -> str:
         return "cmp" + name[-2:]
     if opcode[:3] == b"\x0f\x3a\x44":
         return "pclmulqdq"
+    if opcode[0] == 0xFF and (insn.modrm >> 3 & 7) in (3, 5):  # capstone says call, jmp for most far ones
+        return "lcall" if insn.modrm >> 3 & 7 == 3 else "ljmp"
     return name
 
 
@@ -188,6 +193,10 @@ def _digest(insn: capstone.CsInsn, mode: int) -> Decoded:
             value = operand.imm & (1 << 8 * size) - 1 if in_form and not relative else None
             shapes.append(ImmShape(size, second=second, relative=relative, value=value))
     imm2: tuple[int, int] = (0, 0)
+    if name in ("xlatb", "monitor"):  # their address is implicit, its segment is not
+        override = int(_SEG_OF_PREFIX.get(prefixes[1], Seg.DS))
+        based = override in (Seg.FS, Seg.GS) or bool(mode & Mode.SEGMENTED and not code64)
+        shapes = [MemShape(1, -1, -1, 1, False, False, override if based else -1, insn.addr_size, Seg.DS)]
     if name == "enter":
         shapes = [ImmShape(2, value=int.from_bytes(raw[-3:-1], "little")), ImmShape(1, value=raw[-1])]
     elif name in ("lcall", "ljmp") and imm_at:
@@ -266,6 +275,8 @@ def _operand_size(
     """Operand 0's size, or the effective operand size by prefixes and mode for instructions without one."""
     if name in _STRING.values():
         return 1 if not insn.opcode[0] & 1 else _effective_size(mode, prefixes, insn.rex)
+    if name in ("lcall", "ljmp", "monitor"):
+        return _effective_size(mode, prefixes, insn.rex)
     for shape in shapes:
         if isinstance(shape, (RegShape, MemShape)) and not (
             isinstance(shape, RegShape) and shape.bank in ("seg", "cr", "dr")

@@ -114,6 +114,12 @@ FNINIT = _helper("fninit", 0, None, _SYS)
 LDMXCSR = _helper("ldmxcsr", 1, None, _SYS)  # (value); ends the block: the mode may change
 STMXCSR = _helper("stmxcsr", 0, I64, _SYS)
 
+# --- bits and random numbers (helpers.bits) ---------------------------------------------------------------------------
+CRC32C = _helper("crc32c", 3, I64, Effect.NONE)  # (crc, value, size) -> crc
+PDEP = _helper("pdep", 2, I64, Effect.NONE)  # (source, mask)
+PEXT = _helper("pext", 2, I64, Effect.NONE)
+RANDOM = _helper("random", 0, I64, Effect.SIDE)  # 64 random bits
+
 STATUS = frozenset(
     d.name for d in (COMPUTE_EFLAGS, PUSHF, POPF, LAR, LSL, VERR, VERW, IRET, INT, SYSCALL, SYSRET, REP_CMPS, REP_SCAS)
 )
