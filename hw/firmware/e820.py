@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
+from hw.firmware.acpi.config import ECAM_BASE, ECAM_SIZE, RCRB_BASE, RCRB_SIZE
 from hw.firmware.errors import BootError
 from hw.firmware.ram import FOUR_GIB
 
@@ -20,11 +21,9 @@ EBDA_BASE = 0x9FC00
 BIOS_BASE = 0xF0000
 TABLES_SIZE = 0x21000
 """The reserved top of low RAM, where the tables are (132 KiB as SeaBIOS reserves for its tables)."""
-ECAM_BASE, ECAM_SIZE = 0xB000_0000, 0x1000_0000
-RCRB_BASE, RCRB_SIZE = 0xFED1_C000, 0x4000
 FLASH_BASE, FLASH_SIZE = 0xFFFC_0000, 0x4_0000
 HYPERTRANSPORT_BASE, HYPERTRANSPORT_SIZE = 0xFD_0000_0000, 0x3_0000_0000
-LOW_RAM_MAX = 0xB000_0000
+LOW_RAM_MAX = ECAM_BASE
 LOW_RAM_SPLIT = 0x8000_0000
 MINIMUM_RAM = 2 * MIB
 

@@ -9,10 +9,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-from elftools.common.exceptions import ELFError
-from elftools.construct import ConstructError
-from elftools.elf.elffile import ELFFile
+from typing import TYPE_CHECKING
 
 from hw.firmware.boot_area import BootArea
 from hw.firmware.cpu_entry import ATTR_CODE32, ATTR_DATA32, CpuEntry, DescriptorTable, Segment, protected_mode
@@ -20,6 +17,9 @@ from hw.firmware.e820 import MIB, TABLES_SIZE, MemoryMap
 from hw.firmware.errors import BootError
 from hw.firmware.module import Module, place_module
 from hw.firmware.ram import FOUR_GIB, GuestRam
+
+if TYPE_CHECKING:
+    from elftools.elf.elffile import ELFFile
 
 ELF_MAGIC = b"\x7fELF"
 X86_MACHINES = ("EM_386", "EM_X86_64")
@@ -53,8 +53,13 @@ class ElfImage:
 
 def parse_elf(kernel: Path, data: bytes) -> ElfImage:
     """Read and check an x86 ELF executable."""
+    # Imported here: pyelftools takes half the time of all imports of this package, and a bzImage needs none of it.
+    from elftools.common.exceptions import ELFError
+    from elftools.construct import ConstructError
+    from elftools.elf.elffile import ELFFile
+
     try:
-        image = _parse(kernel, data)
+        image = _read(kernel, data, ELFFile(io.BytesIO(data)))
     except (ELFError, ConstructError, struct.error, ValueError, KeyError, TypeError, OverflowError) as error:
         raise BootError(f"{kernel}: the ELF image is damaged ({error}); get a fresh copy") from None
     if not image.segments:
@@ -62,8 +67,7 @@ def parse_elf(kernel: Path, data: bytes) -> ElfImage:
     return image
 
 
-def _parse(kernel: Path, data: bytes) -> ElfImage:
-    elf = ELFFile(io.BytesIO(data))
+def _read(kernel: Path, data: bytes, elf: "ELFFile") -> ElfImage:
     machine = elf["e_machine"]
     if machine not in X86_MACHINES:
         name = str(machine).removeprefix("EM_").lower()
