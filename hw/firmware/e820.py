@@ -19,8 +19,8 @@ PAGE = 0x1000
 EBDA_BASE = 0x9FC00
 """Extended BIOS data area: the last KiB of conventional memory."""
 BIOS_BASE = 0xF0000
-TABLES_SIZE = 0x21000
-"""The reserved top of low RAM, where the tables are (132 KiB as SeaBIOS reserves for its tables)."""
+TABLES_SIZE = 0x20000
+"""The reserved top of low RAM, where the tables are: what SeaBIOS allocates for etc/acpi/tables."""
 FLASH_BASE, FLASH_SIZE = 0xFFFC_0000, 0x4_0000
 HYPERTRANSPORT_BASE, HYPERTRANSPORT_SIZE = 0xFD_0000_0000, 0x3_0000_0000
 LOW_RAM_MAX = ECAM_BASE

@@ -13,8 +13,6 @@ from hw.firmware.smbios import ENTRY_POINT_SIZE, STRUCTURES_OFFSET, SmbiosConfig
 RSDP_GPA = 0xF59E0
 SMBIOS_GPA = 0xF5A20
 F_SEGMENT_END = 0x100000
-ACPI_OFFSET = 0x1000
-"""ACPI tables start this far into the reserved top of low RAM, so at a multiple of 128 KiB under its end."""
 
 _BDA_BASE, _BDA_SIZE = 0x400, 0x100
 
@@ -50,8 +48,8 @@ class FirmwareConfig:
 
 def install_q35_tables(ram: GuestRam, memory_map: MemoryMap, config: FirmwareConfig) -> int:
     """Write everything; returns the address of the RSDP. To be called at each machine reset, before `load_kernel`."""
-    acpi = acpi_image(config.acpi(memory_map), memory_map.tables_base + ACPI_OFFSET)
-    if len(acpi.data) > TABLES_SIZE - ACPI_OFFSET:
+    acpi = acpi_image(config.acpi(memory_map), memory_map.tables_base)
+    if len(acpi.data) > TABLES_SIZE:
         raise BootError(f"the ACPI tables for {config.cpu_count} processors do not fit: use a smaller -smp")
     smbios = smbios_image(config.smbios(memory_map), SMBIOS_GPA)
     if SMBIOS_GPA + len(smbios) > F_SEGMENT_END:

@@ -78,7 +78,7 @@ def test_multiboot_elf(tmp_path: Path) -> None:
     assert machine.ram.read(0x100000, len(code)) == code
     info = info_of(machine, entry)
     assert info["flags"] & 0x24F == 0x24F
-    assert info["lower"] == 639 and info["upper"] == 63 * 1024 - 132
+    assert info["lower"] == 639 and info["upper"] == 63 * 1024 - 128
     assert machine.string(info["cmdline"]) == f"{tmp_path}/kernel a b".encode()
     assert machine.string(info["name"]) == b"tessera"
     assert info["mods"] == 0
