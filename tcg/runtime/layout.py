@@ -65,6 +65,7 @@ PAGE_SIZE = 1 << PAGE_BITS
 TLB_MMIO = 1  # no RAM behind: through the callback
 TLB_NOTDIRTY = 2  # (write) the page holds translated code: check the store against it
 TLB_READONLY = 4  # (write) ROM: the store goes to the callback
+TLB_INVALID = 0x800  # set in all ones, the empty tag
 
 TLB_INFO = Struct(
     "TlbInfo",
@@ -86,7 +87,7 @@ TLB = Struct(
     field("used", 8, "entries filled since the last flush"),
     field("evicted", 8, "valid entries pushed into the victim TLB since the last resize or flush"),
     field("victim", 8, "next victim slot"),
-    field("large", 8, "a bit for each (gva >> 21) % 64 where a page above 4 KiB has been filled"),
+    field("large", 8, "a bit for each (gva >> 21) % 64 where a page above 4 KiB has been filled; [1]: gva < 0", count=2),
     field("huge", 8, "nonzero: a page above 2 MiB has been filled"),
     field("wanted", 8, "entries to have after the next flush"),
 )
@@ -224,9 +225,6 @@ QHT_MAP = Struct(
     "QhtMap",
     field("mask", 8, "buckets - 1"),
     field("buckets", 8, "hva"),
-    field("overflow", 8, "hva of the buckets for chains"),
-    field("overflow_used", 8),
-    field("overflow_limit", 8),
     field("older", 8, "the map this one replaced: kept until no reader can have it"),
 )
 
@@ -242,6 +240,7 @@ STATS = Struct(
     field("exits", 8, "returns from JIT code by ExitReason", count=16),
 )
 
+MAX_CPUS = 64
 MACHINE = Struct(  # shared by all vCPUs
     "Machine",
     field("tb_lock", 4, "held while code is generated, patched or invalidated"),
@@ -272,7 +271,8 @@ MACHINE = Struct(  # shared by all vCPUs
     field("far_exit", 8, "goto_ptr to a constant: for exits to other pages"),
     field("leave", 8, "host address of the gate back"),
     field("step_modes", 8, "mode bits that mean: one instruction a block, unchained"),
-    field("dirty_log", 8, "spare"),
+    field("cpu_count", 8),
+    field("cpus", 8, "hva of each vCPU's CPU struct", count=MAX_CPUS),
 )
 
 CPU = Struct(  # one vCPU's run-time state beyond env
@@ -283,6 +283,7 @@ CPU = Struct(  # one vCPU's run-time state beyond env
     field("index", 8),
     field("context", 8, "current TLB context"),
     field("one_insn", 4, "the next block is one instruction, not kept, and runs unchained"),
+    field("in_block", 4, "JIT code is running: a store into the running block must leave it"),
     field("last_exit", 8, "EXIT_SLOT to chain to the block that is looked up next, or 0"),
     field("walk_gpa", 8, "results of the guest's translate: physical address of the gva"),
     field("walk_prot", 8, "PROT_* and TLB_GLOBAL"),
@@ -292,6 +293,7 @@ CPU = Struct(  # one vCPU's run-time state beyond env
     field("contexts_used", 8, "contexts below this one may hold something"),
     field("values", 8, "the block assembler's values", count=N_VALUES),
     field("insns", ASSEMBLED_INSN.size, count=MAX_INSNS, align=16),
+    field("missing", 4, "stencils that the block being assembled lacks: (form id, variant) pairs", count=2 * MAX_INSNS),
     field("fetch", 16, "bytes of an instruction that crosses a page, or that is not in RAM", count=4),
     field("tlbs", TLB.size, count=N_TLBS, align=16),
     field("jump_caches", JUMP_CACHE.size, count=N_JUMP_CACHES, align=16),
@@ -315,7 +317,7 @@ class Callback(IntEnum):
     """What native code asks Python for: callback(kind, env, a, b, c) -> result."""
 
     PATTERN_MISS = 0  # a: hva of the bytes, b: how many, c: pc -> 1 added, 2 truncated, 0 error
-    STENCIL_MISS = 1  # a: form id, b: status_in * 2 + status_live -> 1 filled, 0 error
+    STENCIL_MISS = 1  # a: hva of b pairs of int32 (form id, status_in * 2 + status_live) -> 1 all filled, 0 error
     MMIO_READ = 2  # a: gpa, b: size -> value
     MMIO_WRITE = 3  # a: gpa, b: size, c: value
     PORT_READ = 4  # a: port, b: size -> value

@@ -11,11 +11,11 @@ import time
 from tcg.runtime.native import bind_hook, exported, external, native, primitive, wrap
 
 __all__ = [
-    "add32", "asr", "atomic_add32", "atomic_add64", "atomic_and32", "atomic_and64", "atomic_or32", "atomic_or64",
+    "add32", "alloc_zeroed", "asr", "atomic_add32", "atomic_add64", "atomic_and32", "atomic_and64", "atomic_or32", "atomic_or64",
     "bind_hook", "bswap16", "bswap32", "bswap64", "call_ptr1", "call_ptr2", "call_ptr3", "call_ptr5", "cas8", "cas16",
-    "cas32", "cas64", "cas128", "clz64", "compiler_barrier", "ctz64", "exported", "external", "fence", "ld8", "ld8s",
+    "cas32", "cas64", "cas128", "clz64", "compiler_barrier", "ctz64", "exported", "external", "fence", "fence_acquire", "fence_release", "ld8", "ld8s",
     "ld16", "ld16s", "ld32", "ld32s", "ld64", "load32_acquire", "load64_acquire", "lsr", "memcmp_eq", "memcpy", "memmove",
-    "memset", "mulhs", "mulhu", "native", "pause", "popcount64", "primitive", "rdtsc", "shl", "st8", "st16", "st32", "st64",
+    "memset", "mulhs", "mulhu", "native", "pause", "popcount64", "primitive", "rdtsc", "release", "shl", "st8", "st16", "st32", "st64",
     "store32_release", "store64_release", "sx8", "sx16", "sx32", "udiv", "udiv128", "ule", "ult", "urem", "wrap", "xchg32",
     "xchg64", "zx8", "zx16", "zx32",
 ]  # fmt: skip
@@ -397,6 +397,16 @@ def fence() -> None:
     """Full barrier."""
 
 
+@primitive("fence acquire\nret ptr null")
+def fence_acquire() -> None:
+    """Earlier loads stay before later accesses (x86-64 hosts: the compiler only)."""
+
+
+@primitive("fence release\nret ptr null")
+def fence_release() -> None:
+    """Earlier accesses stay before later stores (x86-64 hosts: the compiler only)."""
+
+
 @primitive('fence syncscope("singlethread") seq_cst\nret ptr null')
 def compiler_barrier() -> None:
     """Keeps the compiler from moving accesses across it; no instruction."""
@@ -405,6 +415,21 @@ def compiler_barrier() -> None:
 @primitive('call void asm sideeffect "pause", ""()\nret ptr null')
 def pause() -> None:
     """Spin-wait hint (x86-64 hosts)."""
+
+
+@primitive(
+    "%p = call ptr @aligned_alloc(i64 64, i64 %size)\ncall void @llvm.memset.p0.i64(ptr %p, i8 0, i64 %size, i1 false)\n"
+    "%r = ptrtoint ptr %p to i64\nret i64 %r"
+)
+def alloc_zeroed(size: int) -> int:
+    """`size` bytes (a multiple of 64) from the C heap, 64-byte aligned, zero. For rare growth only."""
+    raise NotImplementedError("native code only")
+
+
+@primitive("%p = inttoptr i64 %hva to ptr\ncall void @free(ptr %p)\nret ptr null")
+def release(hva: int) -> None:
+    """Give back what alloc_zeroed gave."""
+    raise NotImplementedError("native code only")
 
 
 # ---- bulk memory, time, calls through pointers
