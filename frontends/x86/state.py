@@ -91,6 +91,8 @@ STATE = ENV.extend(
     field("mtrr_fixed", 8, count=11),
     field("mtrr_def_type", 8),
     field("mcg_status", 8),
+    field("mcg_ctl", 8),
+    field("mce_banks", 8, "IA32_MCi_CTL, STATUS, ADDR, MISC of each bank", count=40),
     field("misc_enable", 8),
     field("apic_base", 8),
     field("monitor_gpa", 8),

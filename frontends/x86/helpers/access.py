@@ -18,7 +18,7 @@ from frontends.x86.helpers.env import (
     UNIMPLEMENTED,
     UNIMPLEMENTED_WHAT,
 )
-from frontends.x86.helpers.runtime import softmmu_load, softmmu_store
+from frontends.x86.helpers.runtime import load_as, store_as
 from tcg.runtime.memory import ld32, ld64, native, st32, st64
 
 
@@ -79,12 +79,12 @@ def cpl_index(env: int, cpl: int) -> int:
 @native
 def system_load(env: int, gva: int, size: int) -> int:
     """Load from a descriptor table or TSS: a supervisor access whatever the CPL (SDM vol. 3, 4.6.1)."""
-    return softmmu_load(env, gva, size, MMU_KERNEL)
+    return load_as(env, gva, size, MMU_KERNEL)
 
 
 @native
 def system_store(env: int, gva: int, size: int, value: int) -> None:
-    softmmu_store(env, gva, size, value, MMU_KERNEL)
+    store_as(env, gva, size, value, MMU_KERNEL)
 
 
 @native

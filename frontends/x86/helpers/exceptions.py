@@ -68,7 +68,7 @@ from frontends.x86.helpers.env import (
 )
 from frontends.x86.helpers.flags import read_rflags
 from frontends.x86.helpers.mode import x86_update_mode
-from frontends.x86.helpers.runtime import ask, softmmu_store
+from frontends.x86.helpers.runtime import ask, store_as
 from frontends.x86.helpers.segments import (
     canonical,
     check_stack_desc,
@@ -105,7 +105,7 @@ def push(env: int, rsp: int, size: int, value: int, mmu_idx: int, ss_base: int, 
         gva = rsp
     else:
         gva = (ss_base + (rsp & sp_mask)) & 0xFFFFFFFF
-    softmmu_store(env, gva, size, value, mmu_idx)
+    store_as(env, gva, size, value, mmu_idx)
     return rsp
 
 

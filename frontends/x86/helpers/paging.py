@@ -2,8 +2,8 @@
 
 The softmmu calls `x86_translate` on a TLB miss. It answers in the vCPU's run-time struct (walk_gpa: the physical
 address of gva, walk_prot: what this mmu index may do there until the next walk, walk_size: bytes of the mapping) or
-leaves the guest exception in env. Accessed and dirty bits are set by compare-exchange, and only by an access that is allowed;
-walk_prot has PROT_WRITE only when the dirty bit is set, so that the first store walks again.
+leaves the guest exception in env. Accessed and dirty bits are set by compare-exchange, and only by an access that is
+allowed; walk_prot has PROT_WRITE only when the dirty bit is set, so that the first store walks again.
 
 mmu index 0: supervisor with SMAP enforced (if CR4.SMAP); 1: user; 2: supervisor with EFLAGS.AC set.
 """
