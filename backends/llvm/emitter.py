@@ -1,4 +1,4 @@
-"""IR to LLVM text, the frame: one `ModuleText` a batch, one `Emitter` a block. `lower` and its families fill in the ops.
+"""IR to LLVM text, the frame: one `ModuleText` a batch, one `Emitter` a block; `lower` and its families fill in ops.
 
 Text rather than LLVM's API: a few string joins an op, one parse a batch.
 
@@ -108,6 +108,11 @@ def _scalar_bits(type_: Type, bits: int) -> str:
     return str(bits)
 
 
+def _is_canonical(bits: int) -> bool:
+    """Whether LLVM can hold this f80: it knows no unnormals and pseudo-denormals (integer bit against the exponent)."""
+    return bool(bits >> 63 & 1) == bool(bits >> 64 & 0x7FFF)
+
+
 class Emitter:
     """Writes one block as one LLVM function whose only argument is env. Families of `lower` use its small methods."""
 
@@ -165,6 +170,8 @@ class Emitter:
         if isinstance(operand, Temp):
             return f"%v{operand.id}"
         if isinstance(operand, Const):
+            if operand.type is F80 and not _is_canonical(operand.value):
+                return self._odd_f80(operand.value)
             return _scalar_bits(operand.type, operand.value)
         return self._hole(operand)
 
@@ -178,14 +185,21 @@ class Emitter:
         if kind is not I64 and not self.opaque:
             symbol = self.module.hole_symbol(hole.name, 0, 1 << kind.width)
             return f"ptrtoint (ptr {symbol} to {LLVM_TYPE[kind]})"
-        if -(1 << 31) <= hole.lo and hole.hi < 1 << 31 and not self.opaque:
+        if hole.lo >= -(1 << 31) and hole.hi < 1 << 31 and not self.opaque:
             return f"ptrtoint (ptr {self.module.hole_symbol(hole.name, hole.lo, hole.hi + 1)} to i64)"
         mnemonic, kind_text = "movabsq", LLVM_TYPE[kind]
-        if kind is I64 and -(1 << 31) <= hole.lo and hole.hi < 1 << 31:
+        if kind is I64 and hole.lo >= -(1 << 31) and hole.hi < 1 << 31:
             mnemonic = "movq"
         elif kind is not I64:
             mnemonic = {I8: "movb", I16: "movw", I32: "movl"}[kind]
         return self.new(f'call {kind_text} asm "{mnemonic} $${HOLE_PREFIX}{hole.name}, $0", "=r"()')
+
+    def _odd_f80(self, bits: int) -> str:
+        """An f80 constant by way of memory."""
+        low, high = self.env_at(ENV.offset("scratch", 6)), self.env_at(ENV.offset("scratch", 6) + 8)
+        self.line(f"store volatile i64 {bits & I64.mask}, ptr {low}")
+        self.line(f"store volatile i16 {bits >> 64}, ptr {high}")
+        return self.new(f"load volatile x86_fp80, ptr {low}, align 1")
 
     def set(self, temp: Temp, text: str) -> None:
         """The op's result is the value of LLVM instruction `text`."""

@@ -9,7 +9,7 @@ import backends.llvm.lower_memory
 import backends.llvm.lower_vector  # noqa: F401
 from backends.llvm.emitter import LLVM_TYPE, LOWER, TBAA_ENV, Emitter, attr, emit_block, lowers
 from tcg.ir.block import Op
-from tcg.ir.types import F32, F64, I64, I128, V128, Cond, Type
+from tcg.ir.types import F32, F64, V128, Cond, Type
 
 __all__ = ["LOWER", "emit_block"]
 

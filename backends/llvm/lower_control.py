@@ -15,8 +15,8 @@ def _insn_start(e: Emitter, op: Op) -> None:
 
 
 # --- calls ------------------------------------------------------------------------------------------------------------
-# helper_<name>(env, ...): every integer travels as i64 (natives know no other), floats as themselves, 128-bit arguments in
-# env.scratch[0], [1], ... in order, a 128-bit result in env.scratch[0].
+# helper_<name>(env, ...): every integer travels as i64 (natives know no other), floats as themselves, 128-bit arguments
+# in env.scratch[0], [1], ... in order, a 128-bit result in env.scratch[0].
 
 
 def _c_type(type_: Type) -> str:

@@ -1,8 +1,8 @@
 """Floating point on an x86-64 host: the host's own instructions under the guest's control registers.
 
 While JIT code runs, MXCSR holds the guest's rounding, FTZ, DAZ and sticky flags with every exception masked (`gates`).
-Arithmetic is inline asm with side effects: LLVM would fold, commute (which changes the NaN that results) or drop it, and
-the flags with it. Operand order gives x86's NaN rule: the first source's NaN wins.
+Arithmetic is inline asm with side effects: LLVM would fold, commute (which changes the NaN that results) or drop it,
+and the flags with it. Operand order gives x86's NaN rule: the first source's NaN wins.
 
 F80 ops run on the x87 under env.host_fcw and leave their flags (FSW bits 0..5 and C1) ORed into env.x87_flags; the
 register stack is empty between ops. Conversions go through memory, in env.scratch[7].
@@ -165,8 +165,14 @@ def _round(e: Emitter, op: Op) -> None:
 
 # --- comparisons ------------------------------------------------------------------------------------------------------
 # (U)COMISS x, y and F(U)COMI: ZF PF CF = 111 unordered, 000 x > y, 001 x < y, 100 equal.
+# The condition is taken inside the asm: LLVM 22 may schedule the use of a flag output before the asm.
 
-_FLAGS = {FCond.EQ: ("z", "np"), FCond.LT: ("a",), FCond.LE: ("ae",), FCond.UN: ("p",)}
+_CONDITION = {
+    FCond.EQ: "sete $0; setnp $1; andb $1, $0",
+    FCond.LT: "seta $0",
+    FCond.LE: "setae $0",
+    FCond.UN: "setp $0",
+}
 
 
 @lowers("fcmp")
@@ -174,28 +180,27 @@ def _fcmp(e: Emitter, op: Op) -> None:
     fcond: FCond = attr(op, "fcond")
     a, b = op.ins
     x, y = (b, a) if fcond in (FCond.LT, FCond.LE) else (a, b)  # a < b as b "above" a: false when unordered
-    conditions = _FLAGS[fcond]
-    outputs = ",".join(f"={{@cc{c}}}" for c in conditions)
-    n = len(conditions)
+    outputs, results = ["=&q"], ["i8"]
+    if fcond is FCond.EQ:
+        outputs, results = ["=&q", "=&q"], ["i8", "i8"]
+    n = len(outputs)
     signal = attr(op, "signal")
+    args = f"{e.typed(x)}, {e.typed(y)}"
     if a.type is F80:
-        code = f"fldcw ${n + 1}; {'fcomi' if signal else 'fucomi'} %st(1), %st; fnstsw %ax; fnclex"
-        constraint = f"{outputs},={{ax}},*m,{{st}},{{st(1)}},~{{dirflag}},~{{fpsr}}"
-        args = ", ".join([_env_word(e, ENV.offset("host_fcw")), e.typed(x), e.typed(y)])
-        results = ["i32"] * n + ["i16"]
+        code = f"fldcw ${n + 1}; {'fcomi' if signal else 'fucomi'} %st(1), %st; {_CONDITION[fcond]}; fnstsw %ax; fnclex"
+        inputs = ["*m", "{st}", "{st(1)}"]
+        args = f"{_env_word(e, ENV.offset('host_fcw'))}, {args}"
+        outputs, results = [*outputs, "={ax}"], [*results, "i16"]
     else:
         name = ("comis" if signal else "ucomis") + ("s" if a.type is F32 else "d")
-        code = f"{'v' if e.module.host.avx else ''}{name} ${n + 1}, ${n}"
-        constraint = f"{outputs},x,x"
-        args = f"{e.typed(x)}, {e.typed(y)}"
-        results = ["i32"] * n
+        code = f"{'v' if e.module.host.avx else ''}{name} ${n + 1}, ${n}; {_CONDITION[fcond]}"
+        inputs = ["x", "x"]
     kind = results[0] if len(results) == 1 else "{ " + ", ".join(results) + " }"
-    out = e.new(f'call {kind} asm sideeffect "{code}", "{constraint}"({args})')
+    out = e.new(f'call {kind} asm sideeffect "{code}", "{",".join([*outputs, *inputs])},{_CLOBBERS}"({args})')
     parts = [out] if len(results) == 1 else [e.new(f"extractvalue {kind} {out}, {i}") for i in range(len(results))]
     if a.type is F80:
-        _keep_flags(e, parts.pop())
-    flag = parts[0] if n == 1 else e.new(f"and i32 {parts[0]}, {parts[1]}")
-    e.set(op.outs[0], f"trunc i32 {flag} to i1")
+        _keep_flags(e, parts[-1])
+    e.set(op.outs[0], f"trunc i8 {parts[0]} to i1")
 
 
 _QUIET = {FCond.EQ: 0x00, FCond.LT: 0x11, FCond.LE: 0x12, FCond.UN: 0x03}  # SDM vol. 2, CMPPD, table 3-1

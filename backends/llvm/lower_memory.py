@@ -4,11 +4,11 @@ Fast path: the entry of the page is at env.tlb_table + ((gva >> 7) & env.tlb_mas
 of the access's last byte (so an access that crosses pages misses), alignment bits kept where alignment is required.
 
 Guest RAM accesses are plain `volatile` ones wherever a block has more than one: neither merged, split, repeated nor
-moved past each other, which is all that `monotonic` would give for accesses that the host does in one piece. LLVM turns an
-unaligned atomic into a library call, so real atomics on x86 are inline asm, which has no alignment rule.
+moved past each other, which is all that `monotonic` would give for accesses that the host does in one piece. LLVM
+turns an unaligned atomic into a library call, so real atomics on x86 are inline asm, which has no alignment rule.
 
-The slow path stores the pc, calls `helper_ld<bits>(env, gva)` or `helper_st<bits>(env, gva, value)`, C convention, values
-zero-extended to i64, 128 bits in env.scratch[0]; then leaves the block if env.exception is set.
+The slow path stores the pc, calls `helper_ld<bits>(env, gva)` or `helper_st<bits>(env, gva, value)`, C convention,
+values zero-extended to i64, 128 bits in env.scratch[0]; then leaves the block if env.exception is set.
 """
 
 from backends.llvm.emitter import LIKELY, LLVM_TYPE, TBAA_RAM, TBAA_TLB, Emitter, Unsupported, attr, lowers
@@ -269,7 +269,8 @@ def _cmpxchg16b(e: Emitter, host: str, expected: str, new: str) -> str:
         high = e.new(f"lshr i128 {value}, 64")
         halves += [low, e.new(f"trunc i128 {high} to i64")]
     pair = e.new(
-        'call { i64, i64 } asm sideeffect "lock cmpxchg16b $2", "={ax},={dx},=*m,{ax},{dx},{bx},{cx},~{memory},~{flags}"'
+        'call { i64, i64 } asm sideeffect "lock cmpxchg16b $2", '
+        '"={ax},={dx},=*m,{ax},{dx},{bx},{cx},~{memory},~{flags}"'
         f"(ptr elementtype(i128) {host}, i64 {halves[0]}, i64 {halves[1]}, i64 {halves[2]}, i64 {halves[3]})"
     )
     low = e.new(f"zext i64 {e.new(f'extractvalue {{ i64, i64 }} {pair}, 0')} to i128")

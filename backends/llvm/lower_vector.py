@@ -159,8 +159,8 @@ def _shift(e: Emitter, op: Op) -> None:
         if count.value >= lane.width and op.name != "vsar":
             _out(e, op, kind, "zeroinitializer")
             return
-        amount = min(count.value, lane.width - 1)
-        _out(e, op, kind, e.new(f"{generic} {a}, {splat(lane_type, lane.count, amount)}"))
+        known = min(count.value, lane.width - 1)
+        _out(e, op, kind, e.new(f"{generic} {a}, {splat(lane_type, lane.count, known)}"))
         return
     if lane in _HOST_SHIFT_LANES and (op.name, lane) != ("vsar", Lane.D):
         # the host's own rule for large counts is the op's

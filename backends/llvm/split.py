@@ -1,9 +1,9 @@
 """Host code of one stencil, cut into a hot part that falls through to the next instruction and a cold part.
 
-LLVM's function is a row of *regions*, each ending in an unconditional jump. Regions that call a helper or leave the block
-are cold (the first is always hot). The hot part ends with the region that jumps to @next, minus that jump, so that
-blocks lie end to end. Jumps are laid anew: short where they stay inside a part, 32 bits (against COLD or HOT) where
-they cross. Constants follow the cold code.
+LLVM's function is a row of *regions*, each ending in an unconditional jump. Regions that call a helper or leave the
+block are cold (the first is always hot). The hot part ends with the region that jumps to @next, minus that jump, so
+that blocks lie end to end. Jumps are laid anew: short where they stay inside a part, 32 bits (against COLD or HOT)
+where they cross. Constants follow the cold code.
 """
 
 from dataclasses import dataclass, field

@@ -3,8 +3,8 @@
 Relocation convention: ABSn fields hold value + addend; REL32 fields hold value + addend - address of the field (the
 addend of a jump is thus -4). COLD and HOT values are the addresses where those parts begin.
 
-A batch shares LLVM's set-up, so callers should collect some dozens of blocks. Compilers keep no state between batches; use
-one a thread.
+A batch shares LLVM's set-up, so callers should collect some dozens of blocks. Compilers keep no state between batches;
+use one a thread.
 """
 
 import io
@@ -125,7 +125,7 @@ class _ObjectReader:
         if name in _FIXED:
             fixed, index = _FIXED[name]
             return Fixup(at, kind, fixed, index, "", addend)
-        if name.startswith("helper_") or name.startswith("gate_"):
+        if name.startswith("helper_"):
             return Fixup(at, kind, SymbolKind.HELPER, 0, name, addend)
         if isinstance(symbol["st_shndx"], int):
             offset, addend = constants.place(symbol, addend)

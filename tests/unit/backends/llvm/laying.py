@@ -112,7 +112,7 @@ class Machine:
                 place = cold_at + reloc.offset - stencil.hot_size if cold_part else hot_at + reloc.offset
                 targets = {
                     SymbolKind.NEXT: next_at,
-                    SymbolKind.EXIT: exits[reloc.index] if exits else leave,
+                    SymbolKind.EXIT: exits[reloc.index] if exits and reloc.symbol is SymbolKind.EXIT else leave,
                     SymbolKind.LEAVE: leave,
                     SymbolKind.COLD: cold_at,
                     SymbolKind.HOT: hot_at,

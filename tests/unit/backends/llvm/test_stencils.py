@@ -12,7 +12,7 @@ from tcg.exec.forms import HoleSlot, Stencil, SymbolKind
 from tcg.ir.block import Block, EnvRef, HelperDecl, Hole
 from tcg.ir.builder import Builder
 from tcg.ir.types import I8, I16, I32, I64, V128, Cond, Effect, Lane, MemOp
-from tcg.runtime.layout import ENV, GUEST_BASE, ExitReason
+from tcg.runtime.layout import GUEST_BASE, ExitReason
 
 PC = 0xFFFF_8000_1234_5678
 S32 = (-(1 << 31), (1 << 31) - 1)

@@ -1,0 +1,224 @@
+"""Random blocks: the stencil and the IR interpreter must agree on guest state, guest memory, FP flags and the way out."""
+
+import ctypes
+import random
+from collections.abc import Callable
+
+import irgen
+import pytest
+from laying import Machine
+
+from backends.llvm.gates import fixed_stencils
+from backends.llvm.stencils import StencilCompiler
+from tcg.exec.forms import Stencil
+from tcg.ir import interp
+from tcg.ir.block import Block, EnvRef
+from tcg.ir.floats import FpRegisters
+from tcg.ir.softfloat import FpState
+from tcg.ir.text import show
+from tcg.ir.types import MemOp, Rounding
+from tcg.runtime.layout import GUEST_BASE, ExitReason
+
+FELL_THROUGH = 0xEE
+U64 = ctypes.c_uint64
+MASK = 2**64 - 1
+_MODIFY: dict[str, Callable[[int, int], int]] = {
+    "xchg": lambda old, value: value,
+    "add": lambda old, value: old + value,
+    "sub": lambda old, value: old - value,
+    "and": lambda old, value: old & value,
+    "or": lambda old, value: old | value,
+    "xor": lambda old, value: old ^ value,
+}
+
+
+def shift_env(block: Block) -> Block:
+    """irgen's blocks use env from 0 on; here the guest's part begins at GUEST_BASE."""
+    for op in block.ops:
+        ref = op.attrs.get("ref")
+        if ref is not None:
+            span = tuple(x + GUEST_BASE for x in ref.span) if ref.hole else ref.span
+            op.attrs["ref"] = EnvRef(ref.offset + GUEST_BASE, ref.hole, span)
+    return block
+
+
+def shifted(helper: Callable[..., int | None]) -> Callable[..., int | None]:
+    """irgen's helper, on the shifted env."""
+
+    class Shifted:
+        def __init__(self, env: interp.EnvAccess) -> None:
+            self.env = env
+
+        def load(self, offset: int, size: int) -> int:
+            return self.env.load(offset + GUEST_BASE, size)
+
+        def store(self, offset: int, size: int, value: int) -> None:
+            self.env.store(offset + GUEST_BASE, size, value)
+
+    return lambda env, *args: helper(Shifted(env), *args)
+
+
+HELPERS = {name: shifted(helper) for name, helper in irgen.HELPERS.items()}
+
+
+def native_helpers(machine: Machine) -> None:
+    def fault(gva: int) -> int:
+        machine.view.set("exception", 1)
+        machine.view.set("exit_reason", ExitReason.EXCEPTION)
+        machine.view.set("exception_index", 14)
+        machine.view.set("fault_gva", gva)
+        return 0
+
+    def inside(gva: int, size: int) -> bool:
+        return machine.ram_base <= gva <= machine.ram_base + machine.ram_size - size
+
+    def peek(gva: int, size: int) -> int:
+        return int.from_bytes(ctypes.string_at(machine.ram_at + gva - machine.ram_base, size), "little")
+
+    def poke(gva: int, size: int, value: int) -> None:
+        data = (value % (1 << 8 * size)).to_bytes(size, "little")
+        ctypes.memmove(machine.ram_at + gva - machine.ram_base, data, size)
+
+    def load(size: int) -> Callable[..., int]:
+        return lambda env, gva: peek(gva, size) if inside(gva, size) else fault(gva)
+
+    def store(size: int) -> Callable[..., None]:
+        def function(env: int, gva: int, value: int) -> None:
+            if inside(gva, size):
+                poke(gva, size, value)
+            else:
+                fault(gva)
+
+        return function
+
+    def modify(name: str, size: int) -> Callable[..., int]:
+        def function(env: int, gva: int, value: int) -> int:
+            if not inside(gva, size):
+                return fault(gva)
+            old = peek(gva, size)
+            poke(gva, size, _MODIFY[name](old, value))
+            return old
+
+        return function
+
+    def cmpxchg(size: int) -> Callable[..., int]:
+        def function(env: int, gva: int, expected: int, new: int) -> int:
+            if not inside(gva, size):
+                return fault(gva)
+            old = peek(gva, size)
+            if old == expected:
+                poke(gva, size, new)
+            return old
+
+        return function
+
+    for size in (1, 2, 4, 8):
+        bits = 8 * size
+        machine.helper(f"helper_ld{bits}", load(size), U64, U64)
+        machine.helper(f"helper_st{bits}", store(size), None, U64, U64)
+        machine.helper(f"helper_atomic_cmpxchg{bits}", cmpxchg(size), U64, U64, U64, U64)
+        for name in _MODIFY:
+            machine.helper(f"helper_atomic_{name}{bits}", modify(name, size), U64, U64, U64)
+
+    def load128(env: int, gva: int) -> int:
+        machine.view.set("scratch", peek(gva, 16) if inside(gva, 16) else fault(gva))
+        return 0
+
+    def store128(env: int, gva: int) -> None:
+        store(16)(env, gva, machine.view.get("scratch"))
+
+    machine.helper("helper_ld128", load128, U64, U64)
+    machine.helper("helper_st128", store128, None, U64)
+
+    class Env:
+        def load(self, offset: int, size: int) -> int:
+            return int.from_bytes(machine.read_env(offset + GUEST_BASE, size), "little")
+
+        def store(self, offset: int, size: int, value: int) -> None:
+            machine.write_env(offset + GUEST_BASE, (value % (1 << 8 * size)).to_bytes(size, "little"))
+
+    for name, (result, *args) in {"mix": (U64, U64, U64), "count": (None, U64), "peek": (U64, U64)}.items():
+        helper = irgen.HELPERS[name]
+        machine.helper(f"helper_{name}", lambda env, *a, helper=helper: helper(Env(), *a), result, *args)
+
+
+class State:
+    """One random start: guest state, memory, FP controls."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.env = rng.randbytes(irgen.ENV_SIZE)
+        self.ram = rng.randbytes(irgen.MEMORY_SIZE)
+        self.rounding = rng.choice([r for r in Rounding if r is not Rounding.DYN])
+        self.daz, self.ftz = rng.random() < 0.3, rng.random() < 0.3
+        self.precision = rng.choice((24, 53, 64))
+        self.mapped = rng.random() < 0.7
+
+    @property
+    def mxcsr(self) -> int:
+        return 0x1F80 | self.rounding << 13 | self.daz << 6 | self.ftz << 15
+
+    @property
+    def fcw(self) -> int:
+        return 0x7F | {24: 0, 53: 2, 64: 3}[self.precision] << 8 | self.rounding << 10
+
+
+def by_interp(block: Block, state: State) -> tuple[object, ...]:
+    env = bytearray(GUEST_BASE) + bytearray(state.env)
+    memory = interp.FlatMemory(bytearray(state.ram), irgen.MEMORY_BASE)
+    fp = FpRegisters(FpState(state.rounding, state.daz, state.ftz), FpState(state.rounding, precision=state.precision))
+    out = interp.run(block, env, memory, HELPERS, irgen.HOLES, fp)
+    way: tuple[int, ...] = ()
+    match out.kind:
+        case "goto_tb":
+            way = (out.slot,)
+        case "goto_ptr":
+            way = (out.pc,)
+        case "exit":
+            way = (out.pc, out.reason)
+        case "raise":
+            way = (out.pc, out.vector, out.error)
+        case "fault":
+            way = (out.pc, out.vector, out.gva)
+    return (out.kind, way, bytes(env[GUEST_BASE:]), bytes(memory.data), int(fp.simd.flags), int(fp.x87.flags))
+
+
+def by_stencil(stencil: Stencil, stub: Stencil, state: State) -> tuple[object, ...]:
+    machine = Machine(irgen.MEMORY_SIZE, irgen.MEMORY_BASE)
+    native_helpers(machine)
+    machine.write_env(GUEST_BASE, state.env)
+    machine.write_ram(state.ram)
+    if state.mapped:
+        machine.map_page(irgen.MEMORY_BASE)
+    machine.view.set("host_mxcsr", state.mxcsr)
+    machine.view.set("host_fcw", state.fcw)
+    machine.view.set("exit_reason", FELL_THROUGH)
+    exits = [machine.lay([(stub, {"target": n, "imm": n})]) for n in range(2)]
+    machine.run(machine.lay([(stencil, irgen.HOLES)], exits))
+    get = machine.view.get
+    reason = get("exit_reason")
+    kind, way = {
+        FELL_THROUGH: ("next", ()),
+        ExitReason.CHAIN: ("goto_tb", (get("exit_slot"),)),
+        ExitReason.LOOKUP: ("goto_ptr", (get("pc"),)),
+    }.get(reason, ("exit", (get("pc"), reason)))
+    if get("exception"):
+        kind, way = "raise", (get("pc"), get("exception_index"), get("error_code"))
+        if get("exception_index") == 14:
+            kind, way = "fault", (get("pc"), 14, get("fault_gva"))
+    env = machine.read_env(GUEST_BASE, irgen.ENV_SIZE)
+    return kind, way, env, machine.read_ram(), get("host_mxcsr") & 0x3F, get("x87_flags") & 0x23F
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("parallel", [False, True])
+def test_random_blocks(seed: int, parallel: bool) -> None:
+    compiler = StencilCompiler(parallel=parallel)
+    stub = fixed_stencils(compiler)["exit_stub"]
+    rng = random.Random(seed * 2 + parallel)
+    blocks = [shift_env(irgen.random_block(rng, rng.randrange(4, 30)).block) for _ in range(12)]
+    stencils = compiler.compile([(str(i), block) for i, block in enumerate(blocks)])
+    for block, stencil in zip(blocks, stencils, strict=True):
+        for _ in range(4):
+            state = State(rng)
+            want, have = by_interp(block, state), by_stencil(stencil, stub, state)
+            assert have == want, f"seed {seed}\n{show(block)}\n{vars(state)}"
