@@ -176,6 +176,8 @@ class FlatView:
 class Memory(Protocol):
     """Guest memory as a bus master sees it."""
 
+    def is_ram(self, gpa: int, length: int) -> bool: ...
+
     def dma_read(self, gpa: int, length: int) -> bytes: ...
 
     def dma_write(self, gpa: int, data: bytes) -> None: ...
@@ -329,6 +331,11 @@ class AddressSpace:
                 count = min(len(data) - at, self._hole(gpa, found))
             at += count
             gpa += count
+
+    def is_ram(self, gpa: int, length: int) -> bool:
+        """Do all these bytes lie in one range of writable RAM?"""
+        found = self._find(gpa)
+        return found is not None and found.kind is Kind.RAM and gpa + length <= found.end
 
     def _hole(self, gpa: int, found: FlatRange | None) -> int:
         """How many bytes from `gpa` on no RAM answers a bus master."""

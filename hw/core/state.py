@@ -32,10 +32,10 @@ def statistics(device: Savable) -> dict[str, Any]:
 def _save_value(value: Any) -> Any:
     if isinstance(value, list):
         return [_save_value(item) for item in value]
-    if hasattr(value, "save"):
-        return value.save()
     if hasattr(value, "SAVED"):
         return save(value)
+    if hasattr(value, "save"):
+        return value.save()
     return copy.deepcopy(value)
 
 
@@ -50,7 +50,7 @@ def _load_value(owner: object, name: str, value: Any, saved: Any) -> None:
 
 
 def _load_object(value: Any, saved: Any) -> None:
-    if hasattr(value, "load"):
-        value.load(saved)
-    else:
+    if hasattr(value, "SAVED"):
         load(value, saved)
+    else:
+        value.load(saved)

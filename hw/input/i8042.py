@@ -120,7 +120,7 @@ class I8042:
         while not self.full:
             if self._replies:
                 self.data, self.from_mouse = self._replies.popleft()
-            elif self.keyboard.queue and not self.mode & Mode.KBD_DISABLE:
+            elif self.keyboard.waiting and not self.mode & Mode.KBD_DISABLE:
                 value = self.keyboard.take()
                 if self.mode & Mode.TRANSLATE:
                     if value == BREAK_PREFIX:
@@ -129,7 +129,7 @@ class I8042:
                     value = TRANSLATION[value] | (0x80 if self._break_seen else 0)
                     self._break_seen = False
                 self.data, self.from_mouse = value, False
-            elif self.mouse.queue and not self.mode & Mode.MOUSE_DISABLE:
+            elif self.mouse.waiting and not self.mode & Mode.MOUSE_DISABLE:
                 self.data, self.from_mouse = self.mouse.take(), True
             else:
                 break

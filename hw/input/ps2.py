@@ -1,6 +1,7 @@
 """PS/2 keyboard and mouse as the i8042 sees them (IBM PS/2 technical reference, keyboard and mouse sections).
 
-A device has an output queue; `changed` tells the controller that a byte is waiting. Keys and movements come in through
+A device has an output queue; `changed` tells the controller that a byte is waiting. A byte from the host discards what
+is left of the answer to the one before. Keys and movements come in through
 `key` and `move`, from whatever user interface the board has (none in text mode).
 """
 
@@ -19,32 +20,44 @@ class Ps2Device:
 
     WIRING: tuple[str, ...] = ("changed",)
     STATISTICS: tuple[str, ...] = ()
-    SAVED: tuple[str, ...] = ("command", "enabled", "queue")
+    SAVED: tuple[str, ...] = ("answer", "command", "enabled", "queue")
 
     def __init__(self) -> None:
         self.changed: Callable[[], None] = lambda: None
         self.queue: deque[int] = deque()
+        self.answer: deque[int] = deque()
         self.command: int | None = None
         self.enabled = False
         self.reset()
 
     def reset(self) -> None:
         self.queue.clear()
+        self.answer.clear()
         self.command = None
 
     def put(self, data: Iterable[int]) -> None:
         """Answer the host."""
-        for byte in data:
-            if len(self.queue) < QUEUE_SIZE:
-                self.queue.append(byte)
+        self.answer.extend(data)
         self.changed()
 
+    def report(self, data: Iterable[int]) -> None:
+        """Tell the host of an event; the caller saw to the room."""
+        self.queue.extend(data)
+        self.changed()
+
+    @property
+    def waiting(self) -> bool:
+        return bool(self.answer or self.queue)
+
     def take(self) -> int:
-        """The controller reads the next byte; 0 when there is none."""
+        """The controller reads the next byte, answers before events; 0 when there is none."""
+        if self.answer:
+            return self.answer.popleft()
         return self.queue.popleft() if self.queue else 0
 
     def write(self, value: int) -> None:
         """A byte from the host."""
+        self.answer.clear()
         command = self.command
         if command is None:
             self.execute(value)
@@ -74,7 +87,7 @@ class Ps2Keyboard(Ps2Device):
     def key(self, code: bytes) -> None:
         """A key's make or break code of set 2; dropped while scanning is off or the buffer is full."""
         if self.enabled and len(self.queue) + len(code) <= KEYBOARD_QUEUE:
-            self.put(code)
+            self.report(code)
 
     def execute(self, value: int) -> None:
         match value:
@@ -140,7 +153,7 @@ class Ps2Mouse(Ps2Device):
         """A movement (y upwards) and the buttons' state: bit 0 left, 1 right, 2 middle, 3 and 4 the side buttons."""
         self.buttons = buttons & 0x1F
         if self.enabled and not self.remote and len(self.queue) <= QUEUE_SIZE - 4:
-            self.put(self._packet(dx, dy, dz))
+            self.report(self._packet(dx, dy, dz))
 
     def _packet(self, dx: int, dy: int, dz: int) -> list[int]:
         dx, dy, dz = (max(-limit, min(limit - 1, d)) for d, limit in ((dx, 256), (dy, 256), (dz, 8)))

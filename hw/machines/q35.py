@@ -241,7 +241,7 @@ class Q35:
 
     def _build_firmware_interface(self, ram_size: int, cpus: int) -> None:
         self.fw_cfg = FwCfg(self.memory)
-        self.ports.map(0x510, 2, self.fw_cfg, "fwcfg", max_size=2)
+        self.ports.map(0x510, 2, self.fw_cfg, "fwcfg", max_size=4)
         self.ports.map(0x514, 8, FwCfgDma(self.fw_cfg), "fwcfg.dma", max_size=4)
         self.fw_cfg.add_i64(fwcfg.RAM_SIZE, ram_size)
         self.fw_cfg.add_i16(fwcfg.NOGRAPHIC, int(self.config.nographic))

@@ -131,14 +131,10 @@ class FwCfg:
         return data.ljust(length, b"\0")
 
     def pio_read(self, offset: int, size: int) -> int:
-        if offset == 0 and size == 2:
-            return self._take(1)[0]
-        if offset == 1:
-            return self._take(1)[0]
-        return 0
+        return self._take(1)[0] if size == 1 else 0  # both ports, as QEMU's combined register answers
 
     def pio_write(self, offset: int, size: int, value: int) -> None:
-        if offset == 0 and size == 2:
+        if size == 2:
             self._select(value)
 
     # -- DMA
@@ -147,6 +143,8 @@ class FwCfg:
         """The low half of the address register has been written: run the transfer."""
         gpa = self.dma_address | value
         self.dma_address = 0
+        if not self._dma_memory.is_ram(gpa, 16):
+            return  # nobody could read the answer
         control, length, address = struct.unpack(">IIQ", self._dma_memory.dma_read(gpa, 16))
         if control & DMA_SELECT:
             self._select(control >> 16)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from hw.core.bus import AddressSpace, Region
 from hw.core.log import GuestLog
-from hw.core.regs import RO, Field, Reg, RegFile, RegMap, reserved
+from hw.core.regs import RO, RW, Field, Reg, RegFile, RegMap, reserved
 from hw.pci.config import CONFIG_SIZE, type0_header
 from hw.pci.host import Ecam
 
@@ -16,6 +16,7 @@ ECAM_SIZES = (256 << 20, 128 << 20, 64 << 20)
 SMRAM_D_OPEN, SMRAM_D_LCK = 1 << 6, 1 << 4
 SMRAM_BASE, SMRAM_SIZE = 0xA_0000, 0x2_0000
 PAM_READ, PAM_WRITE = 1, 2
+EXT_TSEG_MIB, EXT_TSEG_QUERY = 16, 0xFFFF  # QEMU's extension: firmware asks how large a TSEG may be
 
 
 def _pam(index: int) -> Reg:
@@ -29,7 +30,7 @@ MAP = RegMap(
     CONFIG_SIZE,
     (
         *type0_header(0x8086, 0x29C0, class_code=0x06_00_00),
-        Reg(0x50, "EXT_TSEG_MBYTES", 2, (Field("EXT_TSEG_MBYTES", 16, RO, 16),)),
+        Reg(0x50, "EXT_TSEG_MBYTES", 2, (Field("EXT_TSEG_MBYTES", 16, RW, EXT_TSEG_MIB),)),
         Reg(
             0x60,
             "PCIEXBAR",
@@ -101,6 +102,7 @@ class Mch:
         self.regs.on_write["PCIEXBAR"] = lambda old, written: self._map_ecam()
         for i in range(7):
             self.regs.on_write[f"PAM{i}"] = lambda old, written: self._map_shadow()
+        self.regs.on_write["EXT_TSEG_MBYTES"] = self._ext_tseg_written
         self.regs.on_write["SMRAM"] = self._smram_written
 
     def reset(self) -> None:
@@ -118,7 +120,11 @@ class Mch:
         return self.regs.read(offset, size)
 
     def config_write(self, offset: int, size: int, value: int) -> None:
+        locked = self.regs.get("SMRAM") & SMRAM_D_LCK
+        esmramc = self.regs.get("ESMRAMC")
         self.regs.write(offset, size, value)
+        if locked:
+            self.regs.set("ESMRAMC", esmramc)
 
     def _map_ecam(self) -> None:
         value = self.regs.get("PCIEXBAR")
@@ -160,6 +166,10 @@ class Mch:
             return
         if region is not None:
             self._memory.unmap(region)
+
+    def _ext_tseg_written(self, old: int, written: int) -> None:
+        if self.regs.get("EXT_TSEG_MBYTES") == EXT_TSEG_QUERY:
+            self.regs.set("EXT_TSEG_MBYTES", EXT_TSEG_MIB)
 
     def _smram_written(self, old: int, written: int) -> None:
         if old & SMRAM_D_LCK:

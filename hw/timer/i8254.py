@@ -28,6 +28,7 @@ class Counter:
         "latched_status",
         "low_byte",
         "mode",
+        "mode_bits",
         "null_count",
         "read_high",
         "start_ns",
@@ -42,7 +43,7 @@ class Counter:
         self.reset()
 
     def reset(self) -> None:
-        self.mode = 3
+        self.mode = self.mode_bits = 3
         self.access = WORD
         self.bcd = False
         self.count = 0x1_0000
@@ -106,7 +107,7 @@ class Counter:
             return self.time_of(self.count + 1) if ticks <= self.count else None
         return self.time_of(self.count) if ticks < self.count else None
 
-    def load(self, count: int) -> None:
+    def load_count(self, count: int) -> None:
         """A full count has been written."""
         modulus = 10_000 if self.bcd else 0x1_0000
         if self.bcd:
@@ -144,6 +145,7 @@ class Counter:
     def control(self, access: int, mode: int, bcd: bool) -> None:
         """A control word for this counter."""
         self.access = access
+        self.mode_bits = mode
         self.mode = mode if mode < 6 else mode - 4
         self.bcd = bcd
         self.null_count = True
@@ -163,7 +165,7 @@ class Counter:
     def latch_status(self) -> None:
         if self.latched_status is None:
             self.latched_status = (
-                self.output() << 7 | self.null_count << 6 | self.access << 4 | self.mode << 1 | int(self.bcd)
+                self.output() << 7 | self.null_count << 6 | self.access << 4 | self.mode_bits << 1 | int(self.bcd)
             )
 
     def read(self) -> int:
@@ -183,9 +185,9 @@ class Counter:
     def write(self, value: int) -> bool:
         """A byte of the count; True when it completed a new count."""
         if self.access == LSB:
-            self.load(value)
+            self.load_count(value)
         elif self.access == MSB:
-            self.load(value << 8)
+            self.load_count(value << 8)
         elif not self.write_high:
             self.low_byte = value
             self.write_high = True
@@ -195,7 +197,7 @@ class Counter:
             return False
         else:
             self.write_high = False
-            self.load(value << 8 | self.low_byte)
+            self.load_count(value << 8 | self.low_byte)
         return True
 
 

@@ -20,7 +20,7 @@ DAY_OF_WEEK, DAY, MONTH, YEAR, REG_A, REG_B, REG_C, REG_D = range(6, 14)
 CENTURY = 0x32
 CENTURY_PS2 = 0x37
 
-TIME_BYTES = frozenset((SECONDS, MINUTES, HOURS, DAY_OF_WEEK, DAY, MONTH, YEAR, CENTURY, CENTURY_PS2))
+TIME_BYTES = frozenset((SECONDS, MINUTES, HOURS, DAY_OF_WEEK, DAY, MONTH, YEAR, CENTURY))
 
 A_UIP = 0x80
 B_SET, B_PIE, B_AIE, B_UIE, B_SQWE, B_DM, B_24H, B_DSE = 0x80, 0x40, 0x20, 0x10, 0x08, 0x04, 0x02, 0x01
@@ -128,7 +128,7 @@ class Mc146818:
 
     def _store_time(self) -> None:
         """Put the current time into the ten time bytes."""
-        t = time.gmtime(min(max(self.now_ns() // NS_PER_S, 0), 253_402_300_799))
+        t = time.gmtime(min(max(self.now_ns() // NS_PER_S, -62_135_596_800), 253_402_300_799))
         self.cmos[SECONDS] = self._encode(t.tm_sec)
         self.cmos[MINUTES] = self._encode(t.tm_min)
         self.cmos[HOURS] = self._encode_hour(t.tm_hour)
@@ -136,7 +136,7 @@ class Mc146818:
         self.cmos[DAY] = self._encode(t.tm_mday)
         self.cmos[MONTH] = self._encode(t.tm_mon)
         self.cmos[YEAR] = self._encode(t.tm_year % 100)
-        self.cmos[CENTURY] = self.cmos[CENTURY_PS2] = self._encode(t.tm_year // 100)
+        self.cmos[CENTURY] = self._encode(t.tm_year // 100)
 
     def _set_time(self) -> None:
         """Take the time from the time bytes; a date that does not exist counts on as the calendar does."""
@@ -280,6 +280,8 @@ class Mc146818:
     def pio_write(self, offset: int, size: int, value: int) -> None:
         if offset == 0:
             self.index = value & 0x7F
+            if self.index == CENTURY_PS2:  # the PS/2's place for it: the same byte
+                self.index = CENTURY
             return
         index = self.index
         if index in (REG_C, REG_D):
@@ -294,12 +296,9 @@ class Mc146818:
         self.cmos[index] = value
         if index in (SECONDS_ALARM, MINUTES_ALARM, HOURS_ALARM):
             self._arm_update()
-        elif index in TIME_BYTES:
-            if index == CENTURY_PS2:
-                self.cmos[CENTURY] = value
-            if not halted:
-                self._set_time()
-                self._arm_update()
+        elif index in TIME_BYTES and not halted:
+            self._set_time()
+            self._arm_update()
 
     def _write_control(self, index: int, value: int) -> None:
         halted = self._halted()
