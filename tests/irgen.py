@@ -1,6 +1,6 @@
 """Random valid IR blocks from the op table, for round-trip, verifier, optimizer and backend stress tests.
 
-`random_block(rng, size)` uses env bytes [0, ENV_SIZE), guest memory at [MEMORY_BASE, +MEMORY_SIZE), holes with the
+`random_block(rng, size)` uses env bytes [BASE, ENV_SIZE), guest memory at [MEMORY_BASE, +MEMORY_SIZE), holes with the
 values of `HOLES`, and helpers `HELPERS`. Divisions are made well defined by forcing the divisor. Forward
 branches only, unless `loops`, which adds counted backward ones through guest state.
 """
@@ -31,14 +31,16 @@ from tcg.ir.types import (
     Rounding,
     Type,
 )
+from tcg.runtime.layout import GUEST_BASE
 
-ENV_SIZE = 512
-SLOTS = range(0, 256, 16)  # where ld and st mostly go; holes lead there too
-HOLE_SPAN = (64, 160)
-LOOP_COUNTER = 480
+ENV_SIZE = 2048
+BASE = GUEST_BASE
+SLOTS = range(BASE, BASE + 256, 16)  # where ld and st mostly go; holes lead there too
+HOLE_SPAN = (BASE + 64, BASE + 160)
+LOOP_COUNTER = BASE + 480
 MEMORY_BASE = 0x10000
 MEMORY_SIZE = 256
-HOLES = {"r0": 64, "r1": 80, "imm": -77, "disp": 24, "pc": 0x401000, "next_pc": 0x401004}
+HOLES = {"r0": BASE + 64, "r1": BASE + 80, "imm": -77, "disp": 24, "pc": 0x401000, "next_pc": 0x401004}
 
 INTS = (I8, I16, I32, I64, I128)
 INTS64 = (I8, I16, I32, I64)
@@ -55,11 +57,11 @@ def _mix(env: EnvAccess, a: int, b: int) -> int:
 
 
 def _count(env: EnvAccess, a: int) -> None:
-    env.store(32, 8, env.load(32, 8) + a)
+    env.store(BASE + 32, 8, env.load(BASE + 32, 8) + a)
 
 
 def _peek(env: EnvAccess, a: int) -> int:
-    return env.load(48, 8) ^ a
+    return env.load(BASE + 48, 8) ^ a
 
 
 HELPERS: dict[str, Callable[..., int | None]] = {"mix": _mix, "count": _count, "peek": _peek}
@@ -262,7 +264,7 @@ class Generator:
             b.st(self.ref(type_.size), self.operand(type_))
         else:
             delta = b.and_(self.operand(I64), 0x30)
-            ref = EnvRef(rng.choice((0, 64, 128)))
+            ref = EnvRef(BASE + rng.choice((0, 64, 128)))
             if rng.random() < 0.5:
                 self.keep(b.ldx(type_, ref, delta, 64))
             else:

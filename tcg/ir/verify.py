@@ -1,14 +1,14 @@
 """The verifier: every rule a block must keep. A frontend's or pass's output that breaks one is a bug of ours.
 
 Checked: numbers and types of inputs and outputs by the row's rule, presence and kind of attributes, one assignment a
-temp, assignment on every path before use (local labels and loops included), labels defined once and all targets there,
-nothing but a label after an op that does not fall through.
+temp, assignment above and on every path before use (local labels and loops included), labels defined once and all
+targets there, nothing but a label after an op that does not fall through.
 """
 
 from collections.abc import Callable
 
 from tcg.ir.attributes import ATTRIBUTES
-from tcg.ir.block import Block, HelperDecl, Hole, Label, Op, Operand, Temp
+from tcg.ir.block import Block, HelperDecl, Hole, Label, Op, Temp
 from tcg.ir.ops import OPS, Rule
 from tcg.ir.text import show_op
 from tcg.ir.types import F80, I1, I32, I64, I128, INT_OF_SIZE, V128, Effect, Lane, MemOp, Type
@@ -216,16 +216,19 @@ def _assignment_problems(block: Block, places: dict[Label, int]) -> list[str]:
 def problems(block: Block) -> list[str]:
     """Every broken rule, one line each; empty for a valid block."""
     found: list[str] = []
-    seen: dict[Temp, int] = {}
+    seen: set[Temp] = set()
     ids: set[int] = set()
     for i, op in enumerate(block.ops):
         problem = _op_problem(op)
         if problem is not None:
             found.append(f"op {i}: {show_op(op)}: {problem}")
+        found += [
+            f"op {i}: {show_op(op)}: %{x.id} is not assigned above" for x in op.ins if type(x) is Temp and x not in seen
+        ]
         for temp in op.outs:
             if temp in seen or temp.id in ids:
                 found.append(f"op {i}: {show_op(op)}: %{temp.id} is assigned twice")
-            seen[temp] = i
+            seen.add(temp)
             ids.add(temp.id)
         if op.outs and max(temp.id for temp in op.outs) >= block.next_temp:
             found.append(f"op {i}: {show_op(op)}: the temp is not the block's")
@@ -237,9 +240,6 @@ def problems(block: Block) -> list[str]:
     label_problems, places = _label_problems(block)
     if label_problems:
         return label_problems
-    unassigned: list[Operand] = [x for op in block.ops for x in op.ins if isinstance(x, Temp) and x not in seen]
-    if unassigned:
-        return [f"%{x.id} is never assigned" for x in unassigned if isinstance(x, Temp)]
     return _assignment_problems(block, places)
 
 
