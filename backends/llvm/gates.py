@@ -5,14 +5,16 @@ stencil rsp is a multiple of 16 (one call away from the C convention, so that st
 modules say `override-stack-alignment`); the return address on top leads back into `enter`; MXCSR is the guest's with
 every exception masked; the x87 stack is empty, FCW anything; DF clear.
 
-GATES, an LLVM module to be linked into the run-time object, defines the C functions
-    void enter(env, code)      run JIT code from `code` until it jumps to `leave`
-    leave                      not a function: where JIT code jumps to come back
-    i64 callout(code, kind, env, a, b, c)
-                               code(kind, env, a, b, c) under the world's default MXCSR and FCW, from JIT or outside
-    i64 mxcsr_get(), mxcsr_set(value)
+`runtime_modules` are the LLVM texts to be linked into the run-time object; they define the C functions
+    enter(env, code)           run JIT code from `code` until it jumps to `leave`
+    leave                      not to be called: where JIT code jumps to come back
+    callout(code, kind, env, a, b, c) -> i64
+                               code(kind, env, a, b, c) under the default MXCSR and FCW, from JIT code or outside
+    mxcsr_get() -> i64, mxcsr_set(value)
                                the register itself: natives that JIT code calls see the guest's sticky flags in it
 """
+
+from collections.abc import Sequence
 
 from backends.llvm.stencils import StencilCompiler
 from tcg.exec.forms import Stencil
@@ -23,43 +25,29 @@ from tcg.runtime.layout import ENV, ExitReason
 
 _SAVED = ("rbx", "rbp", "r12", "r13", "r14", "r15")
 _DEFAULT_MXCSR, _DEFAULT_FCW = 0x1F80, 0x37F
+_HOST_MXCSR, _SAVED_MXCSR = ENV.offset("host_mxcsr"), ENV.offset("saved_mxcsr")
 
 # Six pushes leave rsp 8 below a multiple of 16; the call then makes it a multiple at the first stencil.
 _ENTER = f"""
-.text
-.p2align 4
-.globl enter
-.type enter,@function
-enter:
 {"; ".join(f"pushq %{r}" for r in _SAVED)}
 movq %rdi, %r12
-stmxcsr {ENV.offset("saved_mxcsr")}(%r12)
-ldmxcsr {ENV.offset("host_mxcsr")}(%r12)
+stmxcsr {_SAVED_MXCSR}(%r12)
+ldmxcsr {_HOST_MXCSR}(%r12)
 call *%rsi
-stmxcsr {ENV.offset("host_mxcsr")}(%r12)
-ldmxcsr {ENV.offset("saved_mxcsr")}(%r12)
-movl ${_DEFAULT_FCW:#x}, -8(%rsp)
+stmxcsr {_HOST_MXCSR}(%r12)
+ldmxcsr {_SAVED_MXCSR}(%r12)
+movl ${_DEFAULT_FCW}, -8(%rsp)
 fldcw -8(%rsp)
 {"; ".join(f"popq %{r}" for r in reversed(_SAVED))}
 ret
-.size enter, .-enter
-.globl leave
-.type leave,@function
-leave:
-ret
-.size leave, .-leave
 """
 
 _CALLOUT = f"""
-.p2align 4
-.globl callout
-.type callout,@function
-callout:
 subq $24, %rsp
 stmxcsr 8(%rsp)
-movl ${_DEFAULT_MXCSR:#x}, 12(%rsp)
+movl ${_DEFAULT_MXCSR}, 12(%rsp)
 ldmxcsr 12(%rsp)
-movl ${_DEFAULT_FCW:#x}, 12(%rsp)
+movl ${_DEFAULT_FCW}, 12(%rsp)
 fldcw 12(%rsp)
 movq %rdi, %rax
 movq %rsi, %rdi
@@ -71,30 +59,33 @@ call *%rax
 ldmxcsr 8(%rsp)
 addq $24, %rsp
 ret
-.size callout, .-callout
-.globl mxcsr_get
-.type mxcsr_get,@function
-mxcsr_get:
-stmxcsr -8(%rsp)
-movl -8(%rsp), %eax
-ret
-.size mxcsr_get, .-mxcsr_get
-.globl mxcsr_set
-.type mxcsr_set,@function
-mxcsr_set:
-movl %edi, -8(%rsp)
-ldmxcsr -8(%rsp)
-ret
-.size mxcsr_set, .-mxcsr_set
 """
 
 
-def _module_asm(text: str) -> str:
-    return "\n".join(f'module asm "{line}"' for line in text.strip().splitlines())
+def _naked(name: str, arguments: int, code: str) -> str:
+    """A C function of i64 arguments that is exactly `code`."""
+    text = "; ".join(code.strip().splitlines()).replace("$", "$$")
+    args = ", ".join(["i64"] * arguments)
+    return f"""
+define i64 @{name}({args}) naked noinline nounwind {{
+  call void asm sideeffect "{text}", ""()
+  unreachable
+}}
+"""
 
 
-GATES = _module_asm(_ENTER + _CALLOUT) + "\n"
 GATE_SYMBOLS = ("enter", "leave", "callout", "mxcsr_get", "mxcsr_set")
+
+
+def runtime_modules() -> Sequence[str]:
+    """The gates as LLVM texts."""
+    return [
+        _naked("enter", 2, _ENTER)
+        + _naked("leave", 0, "ret")
+        + _naked("callout", 6, _CALLOUT)
+        + _naked("mxcsr_get", 0, "stmxcsr -8(%rsp); movl -8(%rsp), %eax; ret")
+        + _naked("mxcsr_set", 1, "movl %edi, -8(%rsp); ldmxcsr -8(%rsp); ret")
+    ]
 
 
 def block_head() -> Block:
@@ -117,7 +108,16 @@ def exit_stub() -> Block:
     return b.block
 
 
+def far_exit() -> Block:
+    """A direct exit to a page that the block does not vouch for: through the jump cache. Hole: target, the pc."""
+    b = Builder()
+    b.goto_ptr(Hole("target", I64))
+    return b.block
+
+
+FIXED = {"block_head": block_head, "exit_stub": exit_stub, "far_exit": far_exit}
+
+
 def fixed_stencils(compiler: StencilCompiler) -> dict[str, Stencil]:
     """The stencils that belong to no form, by name."""
-    names = ("block_head", "exit_stub")
-    return dict(zip(names, compiler.compile([("block_head", block_head()), ("exit_stub", exit_stub())]), strict=True))
+    return dict(zip(FIXED, compiler.compile([(name, make()) for name, make in FIXED.items()]), strict=True))

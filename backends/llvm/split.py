@@ -3,7 +3,7 @@
 LLVM's function is a row of *regions*, each ending in an unconditional jump. Regions that call a helper or leave the
 block are cold (the first is always hot). The hot part ends with the region that jumps to @next, minus that jump, so
 that blocks lie end to end. Jumps are laid anew: short where they stay inside a part, 32 bits (against COLD or HOT)
-where they cross. Constants follow the cold code.
+where they cross. Constants follow the cold code, at a multiple of 16 from the cold part's beginning.
 """
 
 from dataclasses import dataclass, field
@@ -147,7 +147,7 @@ def split(items: list[Item], constants: bytes) -> tuple[bytes, int, tuple[Reloc,
             places[elided.at] = sum(item.size for item in hot)
     hot_size = sum(item.size for item in hot)
     cold_size = sum(item.size for item in cold)
-    pool = -(-cold_size // 8) * 8 if constants else cold_size
+    pool = -(-cold_size // 16) * 16 if constants else cold_size
     relocs: list[Reloc] = []
     code = bytearray()
     for base, part in ((0, hot), (hot_size, cold)):

@@ -137,9 +137,12 @@ class _ObjectReader:
         return hole[0] == "r" and hole[1:].isdigit()
 
     def _unalign(self, code: bytearray, boundaries: list[tuple[int, int, str, str]], fixups: list[Fixup]) -> None:
-        """Constants lie where the stencil is laid, at any address: aligned VEX loads become unaligned ones."""
+        """Constants may lie at any address: aligned VEX loads become unaligned ones.
+
+        Without AVX every memory operand is an aligned one: such hosts need cold parts laid at multiples of 16.
+        """
         if not self._avx:
-            raise Unsupported("vector constants need AVX's unaligned operands")
+            return
         pool = [f.offset for f in fixups if f.symbol is SymbolKind.COLD]
         for offset, size, mnemonic, _ in boundaries:
             if not any(offset <= at < offset + size for at in pool):
@@ -174,7 +177,7 @@ class _Constants:
             start, addend = start + inside, addend - inside
         key = (number, start)
         if key not in self._places:
-            self.data += bytes(-len(self.data) % 8)
+            self.data += bytes(-len(self.data) % min(size, 16))
             self._places[key] = len(self.data)
             self.data += section.data()[start : start + size]
         return self._places[key], addend

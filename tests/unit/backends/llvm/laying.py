@@ -9,7 +9,7 @@ from typing import Any
 
 import llvmlite.binding as llvm
 
-from backends.llvm.gates import GATES
+from backends.llvm.gates import GATE_SYMBOLS, runtime_modules
 from backends.llvm.host import target_machine
 from tcg.exec.forms import HoleSlot, Reloc, RelocKind, Stencil, SymbolKind
 from tcg.runtime.layout import ENV, JC_ENTRIES, JC_ENTRY, TLB_ENTRY
@@ -22,12 +22,11 @@ _FORMATS = {RelocKind.ABS64: 8, RelocKind.ABS32: 4, RelocKind.REL32: 4, RelocKin
 def gates() -> dict[str, int]:
     """Addresses of the gates, linked once a test process."""
     target_machine()
-    module = llvm.parse_assembly(GATES + "declare void @enter(ptr, ptr)\n")
+    module = llvm.parse_assembly("".join(runtime_modules()))
     engine = llvm.create_mcjit_compiler(module, target_machine())
     engine.finalize_object()
     _KEEP.append(engine)
-    names = ("enter", "leave", "callout", "mxcsr_get", "mxcsr_set")
-    return {name: engine.get_function_address(name) for name in names}
+    return {name: engine.get_function_address(name) for name in GATE_SYMBOLS}
 
 
 _KEEP: list[Any] = []

@@ -1,4 +1,4 @@
-"""Random blocks: the stencil and the IR interpreter must agree on guest state, guest memory, FP flags and the way out."""
+"""Random blocks: stencil and IR interpreter must agree on guest state, guest memory, FP flags and the way out."""
 
 import ctypes
 import random
@@ -16,7 +16,7 @@ from tcg.ir.block import Block, EnvRef
 from tcg.ir.floats import FpRegisters
 from tcg.ir.softfloat import FpState
 from tcg.ir.text import show
-from tcg.ir.types import MemOp, Rounding
+from tcg.ir.types import Rounding
 from tcg.runtime.layout import GUEST_BASE, ExitReason
 
 FELL_THROUGH = 0xEE

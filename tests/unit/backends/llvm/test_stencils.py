@@ -4,7 +4,7 @@ import ctypes
 from collections.abc import Sequence
 
 import pytest
-from laying import Machine
+from laying import Machine, gates
 
 from backends.llvm.gates import fixed_stencils
 from backends.llvm.stencils import StencilCompiler
@@ -371,3 +371,33 @@ def test_every_relocation_is_inside_its_part(compiler: StencilCompiler) -> None:
         HoleSlot.IMM,
         HoleSlot.R0,
     }
+
+
+def test_gates_switch_the_floating_point_modes() -> None:
+    """mxcsr_get sees the guest's from JIT code; a function called through callout has the default; both come back."""
+    seen: list[int] = []
+    entry = ctypes.CFUNCTYPE(ctypes.c_int64)(gates()["mxcsr_get"])
+
+    def target(kind: int, env: int, a: int, b: int, c: int) -> int:
+        seen.append(entry())
+        return kind + 10 * env + 100 * a + 1000 * b + 10000 * c
+
+    i64 = ctypes.c_int64
+    callback = ctypes.CFUNCTYPE(i64, i64, i64, i64, i64, i64)(target)
+    callout = ctypes.CFUNCTYPE(i64, i64, i64, i64, i64, i64, i64)(gates()["callout"])
+    machine = Machine()
+    machine.view.set("host_mxcsr", 0x7F80)
+
+    def helper(env: int) -> None:
+        seen.append(entry())
+        assert callout(ctypes.cast(callback, ctypes.c_void_p).value, 1, 2, 3, 4, 5) == 54321
+        seen.append(entry())
+
+    machine.helper("helper_probe", helper, None)
+    b = start()
+    b.call_void(HelperDecl("probe", (), None, Effect.SIDE))
+    (stencil,) = compile_all(StencilCompiler(), b.block)
+    before = entry()
+    run(machine, (stencil, {}))
+    assert entry() == before
+    assert [x & ~0x3F for x in seen] == [0x7F80, 0x1F80, 0x7F80]
