@@ -146,7 +146,7 @@ def compile_object(
     symbols = everything if roots is None else reachable(roots)
     texts = compile_parts(symbols, processes)
     say(f"compiled {len(symbols)} functions in {time.perf_counter() - start:.1f} s")
-    module = link(texts, gates(recipe))
+    module = link(texts, *gates(recipe))
     say(f"linked after {time.perf_counter() - start:.1f} s")
     machine = target_machine()
     passes = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=2))
@@ -165,35 +165,32 @@ def compile_parts(symbols: Sequence[str], processes: int) -> list[str]:
         return [text for part in parts for text in part]
 
 
-def gates(recipe: Recipe) -> list[str]:
+def gates(recipe: Recipe) -> tuple[str, tuple[str, ...]]:
+    """The backend's LLVM text and the symbols it defines (in assembly, so that the module does not tell)."""
     if not recipe.gates:
-        return []
-    return list(importlib.import_module(recipe.gates).runtime_modules())
+        return "", ()
+    module = importlib.import_module(recipe.gates)
+    return module.GATES, tuple(module.GATE_SYMBOLS)
 
 
 def exported_symbols(recipe: Recipe) -> list[str]:
     """The C symbols of the object: exported functions and what the gates define."""
     found = {f.symbol for f in NATIVE.values() if f.kind == "exported"}
-    for text in gates(recipe):
-        found |= {f.name for f in llvm.parse_assembly(text).functions if not f.is_declaration}
-    return sorted(found)
+    return sorted(found.union(gates(recipe)[1]))
 
 
-def link(texts: Sequence[str], gate_texts: Sequence[str]) -> llvm.ModuleRef:
+def link(texts: Sequence[str], gate_text: str, gate_symbols: Sequence[str]) -> llvm.ModuleRef:
     """One module of all texts, the primitives and the hooks; everything internal but exported symbols and the gates'."""
     primitives = [f for f in NATIVE.values() if f.kind == "primitive"]
     keep = {f.symbol for f in NATIVE.values() if f.kind == "exported"}
     module = llvm.parse_assembly(INTRINSICS + "".join(primitive_text(f) for f in primitives))
     for text in texts:
         module.link_in(llvm.parse_assembly(text))
-    for text in gate_texts:
-        other = llvm.parse_assembly(text)
-        keep |= {f.name for f in other.functions if not f.is_declaration}
-        module.link_in(other)
+    module.link_in(llvm.parse_assembly(gate_text))
     for symbol, target in HOOKS.items():
         if symbol in EXTERNAL and target in NATIVE:
             module.link_in(llvm.parse_assembly(hook_text(symbol, NATIVE[target])))
-    missing = [f.name for f in module.functions if f.is_declaration and f.name in EXTERNAL]
+    missing = [f.name for f in module.functions if f.is_declaration and f.name in EXTERNAL and f.name not in gate_symbols]
     if missing:
         raise BuildError(f"nobody defines {', '.join(missing)}")
     for f in module.functions:

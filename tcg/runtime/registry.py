@@ -24,7 +24,7 @@ CORE_MODULES = (
 class Recipe:
     """guest_modules: native modules imported after the core ones. hooks: external symbol -> exported function.
 
-    gates: a module with `runtime_modules() -> Sequence[str]`, LLVM texts to link in (enter, leave, callout); "" for none.
+    gates: a module with GATES, LLVM text that defines the C symbols GATE_SYMBOLS (enter, leave, callout); "" for none.
     sources: further modules whose text the object depends on (constants, state layout).
     """
 
