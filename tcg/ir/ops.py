@@ -155,7 +155,8 @@ _op("vmovmsk", 1, 1, Rule.CUSTOM, (V128,), "i32 whose bit i is the top bit of la
 # --- floating point: scalars by type; on V128 lane S or DF ------------------------------------------------------------
 # NaN rule: the guest's (x86: a quieted first operand if a NaN, else quieted second; arm: signalling first); it is the
 # `nan` attribute, "x86" or "arm". The control and sticky flags that these ops read and change are outside env or in its
-# common part (tcg.runtime.layout), never in the guest's part: the optimizer forwards guest state across them. Rounding is the guest's control register unless `round` says otherwise.
+# common part (tcg.runtime.layout), never in the guest's part: the optimizer forwards guest state across them. Rounding
+# is the guest's control register unless `round` says otherwise.
 _F = ("lane", "nan")
 for _name, _doc in (("fadd", "a + b"), ("fsub", "a - b"), ("fmul", "a * b"), ("fdiv", "a / b")):
     _op(_name, 2, 1, Rule.SAME, _FLOAT, _doc, attrs=_F, effects=_FP)

@@ -1,7 +1,7 @@
 """Algebraic rewrite rules, by family. Each row: name, algebra, left side, right side, optional guard.
 
 Sides are op trees in prefix form. x, y, z: any operand (a letter always the same one); c, d: constants; 0, 1, ones,
-min, max: literals of the operand type; `setcond.ltu` names a condition. An op tree of constants on the right is computed
+min, max: literals of the operand type; `setcond.ltu` names a condition. An op tree of constants on the right is folded
 when the rule applies. A constant operand of a commuting op stands second (the walk puts it there), and a left side
 stands for its commuted variants too.
 

@@ -52,7 +52,9 @@ def test_a_second_round_keeps_the_meaning_too(seed: int) -> None:
 def test_empty_and_odd_blocks() -> None:
     assert optimize(Block()).ops == []
     assert show(optimize(parse("L0:\nbr L0\n"))) == "L0:\nbr L0\n"
-    assert show(optimize(parse("goto_ptr 1:i64\nL0:\n%0:i8 = neg 1:i8\nbrcond 1:i1, L0 likely=-\n"))) == "goto_ptr 1:i64\n"
+    assert (
+        show(optimize(parse("goto_ptr 1:i64\nL0:\n%0:i8 = neg 1:i8\nbrcond 1:i1, L0 likely=-\n"))) == "goto_ptr 1:i64\n"
+    )
     # a cycle that nothing reaches once its way in has been folded away
     text = "brcond 0:i1, L1 likely=-\ngoto_ptr 1:i64\nL1:\n%0:i64 = ld [0x400]\nL2:\nst %0, [0x408]\nbr L2\n"
     assert show(optimize(parse(text))) == "goto_ptr 1:i64\n"
