@@ -29,7 +29,6 @@ from tcg.runtime.layout import (
     FORM_KILLS,
     FORM_READS,
     MACHINE,
-    MAX_INSNS,
     PATTERN,
     PATTERN_DISP_PC,
     PATTERN_IMM_PC,

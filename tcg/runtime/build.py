@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from typing import Any
 
 import llvmlite.binding as llvm
 
@@ -74,12 +75,14 @@ def hook_text(symbol: str, target: NativeFunction) -> str:
 def numba_texts(symbols: Sequence[str]) -> list[str]:
     """The unoptimised LLVM text of each function: Numba's, and a C-convention wrapper of the registered symbol."""
     os.environ["NUMBA_OPT"] = "0"
+    import numba.core.ccallback
     from numba.core import compiler, config, registry, types
-    from numba.core.ccallback import _CFuncCompiler
     from numba.core.errors import NumbaError
     from numba.extending import typeof_impl
 
-    config.OPT = config._OptLevel(0)
+    settings: Any = config
+    settings.OPT = settings._OptLevel(0)
+    ccallback: Any = numba.core.ccallback
     kinds = {"i64": types.int64, "double": types.float64, "ptr": types.void}
 
     @typeof_impl.register(NativeFunction)
@@ -90,7 +93,7 @@ def numba_texts(symbols: Sequence[str]) -> list[str]:
     texts = []
     for symbol in symbols:
         f = NATIVE[symbol]
-        work = _CFuncCompiler(f.function, registry.cpu_target, options, {}, compiler.Compiler)
+        work = ccallback._CFuncCompiler(f.function, registry.cpu_target, options, {}, compiler.Compiler)
         customize = work._customize_flags
 
         def without_wrapper(flags: object, customize: Callable[[object], object] = customize) -> object:
@@ -165,12 +168,12 @@ def compile_parts(symbols: Sequence[str], processes: int) -> list[str]:
         return [text for part in parts for text in part]
 
 
-def gates(recipe: Recipe) -> tuple[str, tuple[str, ...]]:
-    """The backend's LLVM text and the symbols it defines (in assembly, so that the module does not tell)."""
+def gates(recipe: Recipe) -> tuple[list[str], tuple[str, ...]]:
+    """The backend's LLVM texts and the C symbols they define."""
     if not recipe.gates:
-        return "", ()
+        return [], ()
     module = importlib.import_module(recipe.gates)
-    return module.GATES, tuple(module.GATE_SYMBOLS)
+    return list(module.runtime_modules()), tuple(module.GATE_SYMBOLS)
 
 
 def exported_symbols(recipe: Recipe) -> list[str]:
@@ -179,18 +182,19 @@ def exported_symbols(recipe: Recipe) -> list[str]:
     return sorted(found.union(gates(recipe)[1]))
 
 
-def link(texts: Sequence[str], gate_text: str, gate_symbols: Sequence[str]) -> llvm.ModuleRef:
+def link(texts: Sequence[str], gate_texts: Sequence[str], gate_symbols: Sequence[str]) -> llvm.ModuleRef:
     """One module of all texts, the primitives and the hooks; everything internal but exported symbols and the gates'."""
     primitives = [f for f in NATIVE.values() if f.kind == "primitive"]
-    keep = {f.symbol for f in NATIVE.values() if f.kind == "exported"}
+    keep = {f.symbol for f in NATIVE.values() if f.kind == "exported"}.union(gate_symbols)
     module = llvm.parse_assembly(INTRINSICS + "".join(primitive_text(f) for f in primitives))
     for text in texts:
         module.link_in(llvm.parse_assembly(text))
-    module.link_in(llvm.parse_assembly(gate_text))
+    for text in gate_texts:
+        module.link_in(llvm.parse_assembly(text))
     for symbol, target in HOOKS.items():
         if symbol in EXTERNAL and target in NATIVE:
             module.link_in(llvm.parse_assembly(hook_text(symbol, NATIVE[target])))
-    missing = [f.name for f in module.functions if f.is_declaration and f.name in EXTERNAL and f.name not in gate_symbols]
+    missing = [f.name for f in module.functions if f.is_declaration and f.name in EXTERNAL]
     if missing:
         raise BuildError(f"nobody defines {', '.join(missing)}")
     for f in module.functions:

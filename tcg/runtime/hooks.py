@@ -51,8 +51,8 @@ def callout(code: int, kind: int, env: int, a: int, b: int, c: int) -> int:
 
 
 @external("enter")
-def enter(env: int, code: int) -> None:
-    """The gate into JIT code: runs from `code` until something leaves."""
+def enter(env: int, code: int) -> int:
+    """The gate into JIT code: runs from `code` until something leaves. The result means nothing."""
     raise NotImplementedError
 
 

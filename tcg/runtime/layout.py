@@ -26,7 +26,9 @@ ENV = Struct(
     field("fault_gva", 8, "address of the pending memory fault"),
     field("host_mxcsr", 4, "x86-64 host: MXCSR while JIT code runs (guest rounding and sticky flags, all masked)"),
     field("saved_mxcsr", 4, "x86-64 host: MXCSR of the world outside"),
-    field("host_fcw", 4, "x86-64 host: FCW while an F80 op runs (guest precision and rounding, all masked; 2 bytes used)"),
+    field(
+        "host_fcw", 4, "x86-64 host: FCW while an F80 op runs (guest precision and rounding, all masked; 2 bytes used)"
+    ),
     field("x87_flags", 4, "x86-64 host: FSW bits that F80 ops left: sticky 0..5 (IE DE ZE OE UE PE), 9 (C1)"),
     field("mmu_index", 4, "current mmu index"),
     field("halted", 4, "waiting for an interrupt"),
@@ -87,7 +89,9 @@ TLB = Struct(
     field("used", 8, "entries filled since the last flush"),
     field("evicted", 8, "valid entries pushed into the victim TLB since the last resize or flush"),
     field("victim", 8, "next victim slot"),
-    field("large", 8, "a bit for each (gva >> 21) % 64 where a page above 4 KiB has been filled; [1]: gva < 0", count=2),
+    field(
+        "large", 8, "a bit for each (gva >> 21) % 64 where a page above 4 KiB has been filled; [1]: gva < 0", count=2
+    ),
     field("huge", 8, "nonzero: a page above 2 MiB has been filled"),
     field("wanted", 8, "entries to have after the next flush"),
 )
@@ -230,7 +234,16 @@ QHT_MAP = Struct(
 
 STATS_NAMES = (
     *("blocks", "insns", "guest_bytes", "host_bytes", "lookups", "jc_hits", "qht_hits", "chained", "unchained"),
-    *("tlb_misses", "victim_hits", "walks", "tlb_flushes", "tlb_page_flushes", "tlb_resizes", "slow_loads", "slow_stores"),
+    *(
+        "tlb_misses",
+        "victim_hits",
+        "walks",
+        "tlb_flushes",
+        "tlb_page_flushes",
+        "tlb_resizes",
+        "slow_loads",
+        "slow_stores",
+    ),
     *("mmio", "code_stores", "invalidations", "reflows", "flushes", "callbacks", "pattern_misses", "stencil_misses"),
     *("deliveries", "interrupts", "page_crossings", "assemble_cycles", "callback_cycles", "exec_cycles"),
 )

@@ -32,7 +32,18 @@ from tcg.runtime.layout import (
     Interrupt,
 )
 from tcg.runtime.lock import tb_lock, tb_unlock
-from tcg.runtime.memory import exported, ld32, ld64, load32_acquire, lsr, native, rdtsc, st32, st64, xchg32
+from tcg.runtime.memory import (
+    exported,
+    ld32,
+    ld64,
+    load32_acquire,
+    lsr,
+    native,
+    rdtsc,
+    st32,
+    st64,
+    xchg32,
+)
 from tcg.runtime.qht import qht_find
 from tcg.runtime.tlb import entry_gpa, jc_fill, jump_cache_of, tlb_find, tlb_switch
 
@@ -180,7 +191,7 @@ def after_exit(env: int, reason: int) -> int:
         flush_locked(machine)
         tb_unlock(machine)
         return -1
-    if reason == _INTERRUPT or reason == _REFLOW or reason == _LOOKUP or reason == _CHAIN:
+    if reason in (_INTERRUPT, _REFLOW, _LOOKUP, _CHAIN):
         return -1
     return reason
 
@@ -212,7 +223,7 @@ def run(env: int) -> int:
         st32(cpu + _ONE_INSN, 0)
     if reason == _CHAIN:
         st64(cpu + _LAST_EXIT, ld64(env + _EXIT_SLOT))
-    if stepping != 0 and (reason == _CHAIN or reason == _LOOKUP):
+    if stepping != 0 and reason in (_CHAIN, _LOOKUP):
         st64(cpu + _LAST_EXIT, 0)
         if guest_step(env) != 0:
             return ld32(env + _EXIT_REASON)

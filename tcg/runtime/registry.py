@@ -17,6 +17,7 @@ CORE_MODULES = (
     "tcg.runtime.access",
     "tcg.runtime.assemble",
     "tcg.runtime.loop",
+    "tcg.runtime.requests",
 )
 
 
@@ -24,7 +25,7 @@ CORE_MODULES = (
 class Recipe:
     """guest_modules: native modules imported after the core ones. hooks: external symbol -> exported function.
 
-    gates: a module with GATES, LLVM text that defines the C symbols GATE_SYMBOLS (enter, leave, callout); "" for none.
+    gates: a module with runtime_modules(), LLVM texts that define the C symbols GATE_SYMBOLS (enter, leave, callout); or "".
     sources: further modules whose text the object depends on (constants, state layout).
     """
 

@@ -28,6 +28,7 @@ from tcg.runtime.layout import (
     RAM_RANGE,
     STATS,
     TLB,
+    TLB_BYTES,
     TLB_ENTRY,
     TLB_GLOBAL,
     TLB_INFO,
@@ -220,7 +221,7 @@ def cpu_init(cpu: int, tables: int, caches: int) -> None:
     """Give the CPU struct its TLB storage (N_TLBS * TLB_BYTES at `tables`) and jump caches, all empty; context 0."""
     for n in range(N_CONTEXTS * N_MMU_INDEXES):
         tlb = cpu + _TLBS + n * _TLB_SIZE
-        st64(tlb + _TABLE, tables + n * ((TLB_VICTIM_INFO_AT + VICTIM_ENTRIES * _INFO_SIZE + 4095) & -4096))
+        st64(tlb + _TABLE, tables + n * TLB_BYTES)
         st64(tlb + _MASK, (TLB_MIN_ENTRIES - 1) * _ENTRY_SIZE)
         st64(tlb + _USED, 1)
         tlb_clear(tlb)

@@ -1,0 +1,387 @@
+"""Python's side of the translation tables that native code reads: forms, patterns with their trie, stencils.
+
+Arrays grow by doubling; the MACHINE struct is pointed to the new one, and the old one is kept as long as this object lives
+(native code reloads its pointers after each callback, but need not have done so yet). Filled under tb_lock: from the
+callbacks of the assembler, or before a vCPU runs.
+
+    add_form(form) -> id                     find_pattern(mode, code) -> id or -1
+    add_pattern(mode, pattern) -> id         set_stencil(form id, variant, stencil)
+    set_fixed("block_head" ..., stencil)     save(path, key), load(path, key)
+"""
+
+import hashlib
+import io
+import pickle
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tcg.exec.forms import Form, Pattern, Reloc, RelocKind, Stencil, SymbolKind, Variant
+from tcg.runtime.layout import (
+    FORM,
+    FORM_ENDS,
+    FORM_FAULTS,
+    FORM_KILLS,
+    FORM_READS,
+    MODE_LIMIT,
+    N_HOLES,
+    PATTERN,
+    PATTERN_DISP_PC,
+    PATTERN_IMM_PC,
+    PATTERN_WRAP,
+    RELOC,
+    STATUS_LIMIT,
+    STENCIL,
+    VALUE_COLD,
+    VALUE_EXIT0,
+    VALUE_HOT,
+    VALUE_LEAVE,
+    VALUE_NEXT,
+    VALUE_ZERO,
+)
+from tcg.runtime.object import write_atomic
+from tcg.runtime.struct import Struct, View
+
+FIXED = ("block_head", "exit_stub", "far_exit")
+MAGIC = b"tessera-tables-1\n"
+NODE = 256  # int32 entries: 0 none, > 0 the next node, < 0 pattern id -value - 1
+_DTYPES = {1: np.uint8, 2: np.uint16, 4: np.int32, 8: np.int64}
+
+
+def struct_dtype(struct: Struct) -> np.dtype[Any]:
+    """The numpy record of a declared struct."""
+    names, formats, offsets = [], [], []
+    for name, f in struct.fields.items():
+        names.append(name)
+        formats.append(_DTYPES[f.size] if f.count == 1 else (_DTYPES[f.size], (f.count,)))
+        offsets.append(struct.offset(name))
+    spec: dict[str, Any] = {"names": names, "formats": formats, "offsets": offsets, "itemsize": struct.size}
+    made: np.dtype[Any] = np.dtype(spec)  # type: ignore[call-overload]
+    return made
+
+
+class Array:
+    """A growing array whose address a field of the MACHINE struct holds."""
+
+    def __init__(self, dtype: Any, capacity: int) -> None:
+        self.data: npt.NDArray[Any] = np.zeros(capacity, dtype)
+        self.count = 0
+        self._older: list[npt.NDArray[Any]] = []
+        self.publish: Callable[[int], None] = lambda _address: None
+
+    def attach(self, publish: Callable[[int], None]) -> None:
+        self.publish = publish
+        publish(self.data.ctypes.data)
+
+    def extend(self, count: int) -> int:
+        """Room for `count` more; the index of the first."""
+        first = self.count
+        if first + count > len(self.data):
+            grown = np.zeros(max(2 * len(self.data), first + count), self.data.dtype)
+            grown[:first] = self.data[:first]
+            self._older.append(self.data)
+            self.data = grown
+            self.publish(grown.ctypes.data)
+        self.count = first + count
+        return first
+
+    def used(self) -> npt.NDArray[Any]:
+        return self.data[: self.count]
+
+    def replace(self, data: npt.NDArray[Any]) -> None:
+        """Take the contents of a loaded cache."""
+        self.count = 0
+        self.extend(len(data))
+        self.data[: len(data)] = data
+
+
+class TablesError(ValueError):
+    """A pattern or stencil that the native tables cannot hold: a frontend's or backend's mistake."""
+
+
+def _pattern_flags(p: Pattern) -> int:
+    return PATTERN_DISP_PC * p.disp_pc_relative | PATTERN_IMM_PC * p.imm_pc_relative | PATTERN_WRAP * p.wrap
+
+
+def _form_flags(f: Form) -> int:
+    return (
+        FORM_READS * f.reads_status | FORM_KILLS * f.kills_status | FORM_ENDS * f.ends_block | FORM_FAULTS * f.may_fault
+    )
+
+
+class Tables:
+    """See the module. helper_address: host address of a helper's symbol (tcg.runtime.object.Runtime.address)."""
+
+    def __init__(self, machine: View, helper_address: Callable[[str], int]) -> None:
+        self._machine = machine
+        self._helper_address = helper_address
+        self._forms = Array(struct_dtype(FORM), 1024)
+        self._patterns = Array(struct_dtype(PATTERN), 16384)
+        self._variants = Array(np.int32, 16384)
+        self._stencils = Array(struct_dtype(STENCIL), 2048)
+        self._bytes = Array(np.uint8, 1 << 18)
+        self._relocs = Array(struct_dtype(RELOC), 16384)
+        self._trie = Array((np.int32, (NODE,)), 4096)
+        self._trie.extend(1)  # node 0 means "none"
+        self._roots = np.zeros(MODE_LIMIT, np.int32)
+        self._form_list: list[Form] = []
+        self._form_ids: dict[Any, int] = {}
+        self._helper_relocs: list[tuple[int, str]] = []  # (reloc index, symbol), to link again after a load
+        self._fixed: dict[str, int] = {}
+        self._arrays = {
+            "forms": self._forms,
+            "patterns": self._patterns,
+            "variants": self._variants,
+            "stencils": self._stencils,
+            "stencil_bytes": self._bytes,
+            "relocs": self._relocs,
+            "trie": self._trie,
+        }
+        for name, array in self._arrays.items():
+            array.attach(lambda address, name=name: machine.set(name, address))  # type: ignore[misc]
+        machine.set("roots", self._roots.ctypes.data)
+        self._stencils.attach(self._publish_stencils)
+
+    # ---- forms
+
+    def add_form(self, form: Form) -> int:
+        known = self._form_ids.get(form.key)
+        if known is not None:
+            return known
+        if not -1 <= form.status_out < STATUS_LIMIT:
+            raise TablesError(f"{form.name}: status id {form.status_out}")
+        index = self._forms.extend(1)
+        statuses = STATUS_LIMIT if form.reads_status else 1
+        first = self._variants.extend(2 * statuses)
+        self._variants.data[first : first + 2 * statuses] = -1
+        self._forms.data[index] = (_form_flags(form), form.status_out, first, statuses)
+        self._form_list.append(form)
+        self._form_ids[form.key] = index
+        return index
+
+    def form(self, form_id: int) -> Form:
+        return self._form_list[form_id]
+
+    def form_count(self) -> int:
+        return self._forms.count
+
+    # ---- patterns
+
+    def _walk(self, mode: int, code: bytes) -> int:
+        """Pattern id, or -1 (nothing begins so)."""
+        node = int(self._roots[mode])
+        if node == 0:
+            return -1
+        trie = self._trie.data
+        for byte in code:
+            node = int(trie[node, byte])
+            if node < 0:
+                return -node - 1
+            if node == 0:
+                return -1
+        return -1
+
+    def find_pattern(self, mode: int, code: bytes) -> int:
+        """The id of the pattern whose head begins `code` and whose whole length `code` has, or -1."""
+        found = self._walk(mode, code)
+        return found if found >= 0 and int(self._patterns.data[found]["length"]) <= len(code) else -1
+
+    def add_pattern(self, mode: int, pattern: Pattern) -> int:
+        """Add one (again: the same id). Heads of a mode are prefix-free, or TablesError."""
+        if not 0 <= mode < MODE_LIMIT or not 0 < len(pattern.head) <= pattern.length <= 15 or len(pattern.regs) > 6:
+            raise TablesError(f"pattern {pattern.head.hex()} of {pattern.form.name} in mode {mode:#x}")
+        form_id = self.add_form(pattern.form)
+        node = int(self._roots[mode])
+        if node == 0:
+            node = self._trie.extend(1)
+            self._roots[mode] = node
+        for byte in pattern.head[:-1]:
+            following = int(self._trie.data[node, byte])
+            if following < 0:
+                raise TablesError(f"pattern {pattern.head.hex()}: a shorter head is there already")
+            if following == 0:
+                following = self._trie.extend(1)
+                self._trie.data[node, byte] = following
+            node = following
+        old = int(self._trie.data[node, pattern.head[-1]])
+        if old > 0:
+            raise TablesError(f"pattern {pattern.head.hex()}: a longer head is there already")
+        index = -old - 1 if old < 0 else self._patterns.extend(1)
+        regs = (*pattern.regs, *(0,) * (6 - len(pattern.regs)))
+        fields = (*pattern.disp, *pattern.imm, *pattern.imm2)
+        self._patterns.data[index] = (form_id, pattern.length, *fields, _pattern_flags(pattern), regs, (0, 0))
+        self._trie.data[node, pattern.head[-1]] = -index - 1
+        return index
+
+    def pattern_count(self) -> int:
+        return self._patterns.count
+
+    # ---- stencils
+
+    def _publish_stencils(self, address: int) -> None:
+        self._machine.set("stencils", address)
+        for name, index in self._fixed.items():
+            self._machine.set(name, address + index * STENCIL.size)
+
+    def _reloc_value(self, reloc: Reloc) -> int:
+        match reloc.symbol:
+            case SymbolKind.HOLE:
+                if not 0 <= reloc.index < N_HOLES:
+                    raise TablesError(f"hole {reloc.index}")
+                return reloc.index
+            case SymbolKind.EXIT:
+                return VALUE_EXIT0 + reloc.index
+            case SymbolKind.NEXT:
+                return VALUE_NEXT
+            case SymbolKind.LEAVE:
+                return VALUE_LEAVE
+            case SymbolKind.COLD:
+                return VALUE_COLD
+            case SymbolKind.HOT:
+                return VALUE_HOT
+        return VALUE_ZERO
+
+    def _add_stencil(self, stencil: Stencil) -> int:
+        size = len(stencil.code)
+        at = self._bytes.extend(size)
+        self._bytes.data[at : at + size] = np.frombuffer(stencil.code, np.uint8)
+        hot = sorted((r for r in stencil.relocs if r.offset < stencil.hot_size), key=lambda r: r.offset)
+        cold = sorted((r for r in stencil.relocs if r.offset >= stencil.hot_size), key=lambda r: r.offset)
+        first = self._relocs.extend(len(stencil.relocs))
+        exits: tuple[list[Reloc], list[Reloc]] = ([], [])
+        for n, reloc in enumerate((*hot, *cold)):
+            value, addend = self._reloc_value(reloc), reloc.addend
+            offset = reloc.offset if n < len(hot) else reloc.offset - stencil.hot_size
+            if reloc.symbol is SymbolKind.HELPER:
+                self._helper_relocs.append((first + n, reloc.name))
+                addend += self._helper_address(reloc.name)
+            self._relocs.data[first + n] = (offset, reloc.kind, value, addend)
+            if reloc.symbol is SymbolKind.EXIT:
+                exits[reloc.index].append(reloc)
+        direct = [
+            len(found) == 1
+            and found[0].kind is RelocKind.REL32
+            and found[0].offset < stencil.hot_size
+            and found[0].addend == -4
+            for found in exits
+        ]
+        places = [found[0].offset if is_direct else 0 for found, is_direct in zip(exits, direct, strict=True)]
+        index = self._stencils.extend(1)
+        cold_size = size - stencil.hot_size
+        counts = tuple(len(found) for found in exits)
+        self._stencils.data[index] = (
+            *(at, stencil.hot_size, cold_size, first, len(hot), len(cold)),
+            *(counts, tuple(direct), tuple(places)),
+        )
+        return index
+
+    def _variant_at(self, form_id: int, variant: Variant) -> int:
+        form = self._forms.data[form_id]
+        status = variant.status_in if int(form["statuses"]) > 1 else 0
+        if not 0 <= status < STATUS_LIMIT:
+            raise TablesError(f"status id {status}")
+        return int(form["variants"]) + 2 * status + int(variant.status_live)
+
+    def set_stencil(self, form_id: int, variant: Variant, stencil: Stencil) -> None:
+        self._variants.data[self._variant_at(form_id, variant)] = self._add_stencil(stencil)
+
+    def has_stencil(self, form_id: int, variant: Variant) -> bool:
+        return int(self._variants.data[self._variant_at(form_id, variant)]) >= 0
+
+    def stencil_count(self) -> int:
+        return self._stencils.count
+
+    def set_fixed(self, name: str, stencil: Stencil) -> None:
+        """Set one of FIXED, the stencils that belong to no form."""
+        if name not in FIXED:
+            raise TablesError(f"no fixed stencil {name}")
+        self._fixed[name] = self._add_stencil(stencil)
+        self._publish_stencils(self._stencils.data.ctypes.data)
+
+    def missing(self, hva: int, count: int) -> list[tuple[int, Variant]]:
+        """What a STENCIL_MISS callback asks for."""
+        import ctypes
+
+        pairs = np.frombuffer(ctypes.string_at(hva, 8 * count), np.int32).reshape(count, 2)
+        wanted = {(int(f), Variant(bool(v & 1), int(v) >> 1)): None for f, v in pairs}
+        return list(wanted)
+
+    def forms_without_stencil(self) -> Iterator[tuple[int, Variant]]:
+        """(form id, default variant) of the forms that have no stencil at all: for warming a cache."""
+        for form_id, form in enumerate(self._forms.used()):
+            first, statuses = int(form["variants"]), int(form["statuses"])
+            if (self._variants.data[first : first + 2 * statuses] < 0).all():
+                yield form_id, Variant()
+
+    # ---- the cache on disk
+
+    def dump(self) -> bytes:
+        """Everything as bytes; helper addresses are left out."""
+        relocs = self._relocs.used().copy()
+        for index, symbol in self._helper_relocs:
+            relocs["addend"][index] -= self._helper_address(symbol)
+        out = io.BytesIO()
+        arrays = {name: a.used() for name, a in self._arrays.items()}
+        arrays["relocs"] = relocs
+        arrays["roots"] = self._roots
+        for name, data in arrays.items():
+            if data.dtype.names:
+                arrays[name] = np.frombuffer(data.tobytes(), np.uint8)
+        pickle.dump((self._form_list, self._helper_relocs, self._fixed), out, protocol=5)
+        meta = out.getvalue()
+        arrays["meta"] = np.frombuffer(meta, np.uint8)
+        out = io.BytesIO()
+        np.savez(out, allow_pickle=False, **arrays)
+        return out.getvalue()
+
+    def save(self, path: Path, key: str) -> bool:
+        """Write the cache file; False when the disk does not take it."""
+        body = key.encode() + b"\n" + self.dump()
+        return write_atomic(path, MAGIC + hashlib.sha256(body).digest() + body)
+
+    def load(self, path: Path, key: str) -> bool:
+        """Take everything from a cache file of the same key; False (and nothing changed) if it is not one, whole."""
+        try:
+            data = path.read_bytes()
+        except OSError:
+            return False
+        body = data[len(MAGIC) + 32 :]
+        if data[: len(MAGIC)] != MAGIC or data[len(MAGIC) : len(MAGIC) + 32] != hashlib.sha256(body).digest():
+            return False
+        head, _, packed = body.partition(b"\n")
+        if head != key.encode():
+            return False
+        with suppress(KeyError, ValueError, pickle.UnpicklingError, AttributeError, ImportError, EOFError):
+            self._restore(packed)
+            return True
+        return False
+
+    def _restore(self, packed: bytes) -> None:
+        with np.load(io.BytesIO(packed), allow_pickle=False) as file:
+            loaded = {name: file[name] for name in file.files}
+        forms, helpers, fixed = _Unpickler(io.BytesIO(loaded["meta"].tobytes())).load()
+        addresses = [self._helper_address(symbol) for _, symbol in helpers]
+        fresh = {name: np.frombuffer(loaded[name].tobytes(), a.data.dtype.base) for name, a in self._arrays.items()}
+        for name, array in self._arrays.items():
+            array.replace(fresh[name].reshape(-1, *array.data.shape[1:]))
+        for (index, _), address in zip(helpers, addresses, strict=True):
+            self._relocs.data["addend"][index] += address
+        self._roots[:] = loaded["roots"]
+        self._form_list = forms
+        self._form_ids = {form.key: n for n, form in enumerate(forms)}
+        self._helper_relocs = helpers
+        self._fixed = fixed
+        self._publish_stencils(self._stencils.data.ctypes.data)
+
+
+class _Unpickler(pickle.Unpickler):
+    """Forms and their keys are plain data of our own packages; nothing else may be named in the file."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.split(".")[0] in ("tcg", "frontends"):
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"{module}.{name}")
