@@ -1,8 +1,8 @@
 """Images whose first guest instructions write one byte to the serial port: process start to first guest instruction.
 
 An emulator that starts in firmware gets the code as its ROM, at the reset vector (SDM volume 3, 10.1.4); one that
-starts a kernel directly gets it as the entry point of an ELF file with the PVH note (Xen, docs/misc/pvh.pandoc). Both measure
-everything up to, and nothing behind, the first instructions.
+starts a kernel directly gets it as the entry point of an ELF file with the PVH note (Xen, docs/misc/pvh.pandoc). Both
+measure everything up to, and nothing behind, the first instructions.
 """
 
 from __future__ import annotations

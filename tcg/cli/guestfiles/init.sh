@@ -5,7 +5,7 @@
 # without it             an interactive shell on the console; it ends by `poweroff`, `reboot` or `halt` (with or without -f).
 # tessera.quiet          no banner.
 
-export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM="${TERM:-linux}"
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM="${TERM:-linux}" ENV=/etc/shrc
 
 /bin/busybox --install -s
 mount -t proc proc /proc
@@ -17,12 +17,6 @@ mount -t tmpfs tmpfs /dev/shm
 mount -t tmpfs tmpfs /tmp
 mount -t tmpfs tmpfs /run
 hostname tessera
-[ -e /proc/sys/kernel/hostname ] && cd /
-
-# The orders that busybox's poweroff, halt and reboot send to process 1.
-trap 'poweroff -f' USR2
-trap 'halt -f' USR1
-trap 'reboot -f' TERM
 
 command=
 quiet=
@@ -40,9 +34,6 @@ if [ -n "$command" ]; then
 fi
 
 [ -n "$quiet" ] || echo "Tessera guest, $(uname -sr): poweroff ends it."
-# setsid and cttyhack give the shell a controlling terminal, for job control and Ctrl-C. Run in the background because a
-# trap waits for the end of a command in the foreground, but not for that of `wait`.
-setsid cttyhack sh </dev/console >/dev/console 2>&1 &
-shell=$!
-while kill -0 "$shell" 2>/dev/null; do wait "$shell"; done
+# setsid and cttyhack give the shell a controlling terminal, for job control and Ctrl-C.
+setsid cttyhack sh
 poweroff -f
