@@ -30,6 +30,7 @@ GROUPS = ("boot", "start", "memory", *PROGRAM_GROUPS)
 # What a guest does while its emulator's memory is watched: code of each kind, some processes.
 _MEMORY_LOAD = "tbench run coremark:3000,nbody:50000,memcpy:3000,fork_exec:100,never_seen_blocks:20000"
 
+_CONTROL_SEQUENCE = re.compile(r"\x1b(\[[0-9;?]*[A-Za-z]|[A-Za-z])")
 _RESULT = re.compile(r"\b([a-z_0-9]+) (\d+) ([0-9a-f]{16}) (\d+\.\d+)$", re.MULTILINE)
 
 
@@ -51,7 +52,8 @@ class Session:
 
 def parse_results(output: str) -> dict[str, tuple[str, float]]:
     """Benchmark name to (checksum, seconds), from the program's own lines amid whatever else a console shows."""
-    return {match[1]: (f"{match[2]} {match[3]}", float(match[4])) for match in _RESULT.finditer(output)}
+    plain = _CONTROL_SEQUENCE.sub("", output)
+    return {match[1]: (f"{match[2]} {match[3]}", float(match[4])) for match in _RESULT.finditer(plain)}
 
 
 def program_names(program: Path) -> dict[str, list[str]]:
