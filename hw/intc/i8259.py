@@ -86,7 +86,8 @@ class Pic8259:
         else:
             self.lines &= ~bit
             self.last &= ~bit
-            if self.elcr & bit:
+            # The cascade follows the slave's INT: a latched edge of a withdrawn request would only be spurious.
+            if self.elcr & bit or (self.master and pin == CASCADE):
                 self.irr &= ~bit
         self._update()
 

@@ -271,6 +271,7 @@ class LocalApic:
         elif mode == Delivery.SMI:
             self._cpu.raise_smi()
         elif mode == Delivery.INIT:
+            self.init()
             self._cpu.raise_init()
         elif mode == Delivery.STARTUP:
             self._cpu.raise_sipi(vector)

@@ -58,15 +58,21 @@ def leave_as_seabios(machine: Q35) -> None:
     lpc.config_write(0xA0, 2, 0x0010)
     lpc.config_write(0xF0, 4, RCBA | 1)
     machine.pm.regs.set("SMI_EN", 0x21)
-    _program_pics(machine)
-    _program_lapics(machine)
+    _program_keyboard_controller(machine)
     _program_timer(machine)
-    machine.i8042.pio_write(4, 1, 0xAA)
-    machine.i8042.pio_read(0, 1)
-    machine.i8042.pio_write(4, 1, 0x60)
-    machine.i8042.pio_write(0, 1, 0x61)
-    machine.i8042.pio_write(4, 1, 0xA7)
+    _program_pics(machine)  # after the devices: ICW1 forgets the edges that they made
+    _program_lapics(machine)
     machine.port92.value = 0x02
+
+
+def _program_keyboard_controller(machine: Q35) -> None:
+    """Self-test passed, keyboard interrupt and translation on, mouse port off."""
+    controller = machine.i8042
+    controller.pio_write(4, 1, 0xAA)
+    controller.pio_read(0, 1)
+    controller.pio_write(4, 1, 0x60)
+    controller.pio_write(0, 1, 0x61)
+    controller.pio_write(4, 1, 0xA7)
 
 
 def _program_pics(machine: Q35) -> None:
