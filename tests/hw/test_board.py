@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from board import S, Board
+from board import Board, S
 
 from hw.core.bus import Kind
 from hw.machines.q35 import DebugExitConfig, Q35Config, low_ram_size

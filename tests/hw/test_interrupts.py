@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from board import MS, S, US, Board
+from board import MS, US, Board, S
 
 from hw.intc import lapic_regs as r
 

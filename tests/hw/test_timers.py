@@ -6,7 +6,7 @@ import calendar
 import time
 
 import pytest
-from board import MS, S, US, Board
+from board import MS, US, Board, S
 
 from hw.machines.q35 import Q35Config
 from hw.timer.mc146818 import RtcClock, RtcConfig
@@ -133,12 +133,12 @@ def test_hpet_counts_and_stops() -> None:
 
 
 def test_hpet_legacy_replacement_periodic() -> None:
-    """Linux' hpet_set_periodic: VAL_SET, comparator, then period."""
+    """Linux' hpet_set_periodic: 32 bits, VAL_SET, comparator, then period."""
     board = Board()
     board.outb(0x21, 0xFF)
     ioapic_entry(board, 2, 0x30)
     hpet_write(board, 0x10, 3)
-    hpet_write(board, 0x100, 0x4C, 4)
+    hpet_write(board, 0x100, 0x14C, 4)
     hpet_write(board, 0x108, 500_000, 4)
     hpet_write(board, 0x108, 400_000, 4)
     lapic, taken = board.lapics[0], []
