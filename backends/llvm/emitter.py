@@ -88,6 +88,12 @@ class ModuleText:
             self._declares[symbol] = f"@{symbol} = extern_weak global i8, !absolute_symbol !{{i64 {lo}, i64 {end}}}"
         return self._holes[key]
 
+    def short_holes(self) -> frozenset[str]:
+        """Symbols of the holes whose values fit a signed 32-bit field."""
+        return frozenset(
+            symbol[1:] for (_, lo, end), symbol in self._holes.items() if lo >= -(1 << 31) and end <= 1 << 31
+        )
+
     def add_function(self, text: str) -> None:
         self._functions.append(text)
 
@@ -125,6 +131,9 @@ class Emitter:
         self.exits: set[int] = set()
         self.insn_pc: Operand | None = None
         self.gvas: dict[Operand, str] = {}  # guest addresses as `lower_memory` uses them, since the last label
+        self.holed: set[Operand] = set()  # temps that LLVM could write as hole plus something
+        self.modify: dict[Op, Op] = {}  # qemu_ld and the qemu_st to the same place that follows it, both ways
+        self.shared: dict[Op, tuple[str, str]] = {}  # such a pair's store: (i1 whether it hits, host address)
         self.volatile = False  # more than one guest memory access: none may be merged, split or repeated
         self._count = 0
 
@@ -270,17 +279,41 @@ def lowers(*names: str) -> Callable[[Lowering], Lowering]:
     return register
 
 
-_MEMORY_OPS = ("qemu_ld", "qemu_st")
+_ACCESSES = ("qemu_ld", "qemu_st", "call", "mb")  # what may touch guest memory or the TLB
+
+
+def _touches_memory(op: Op) -> bool:
+    return op.name in _ACCESSES or op.name.startswith("atomic_")
+
+
+def _modified_places(block: Block) -> dict[Op, Op]:
+    """Loads with the store to the same place that follows with nothing but computation between (inc [mem])."""
+    pairs: dict[Op, Op] = {}
+    load: Op | None = None
+    for op in block.ops:
+        if op.name == "qemu_ld":
+            load = op
+        elif op.name == "qemu_st":
+            if load is not None and op.ins[0] == load.ins[0] and op.attrs["memop"].size == load.attrs["memop"].size:
+                pairs[load], pairs[op] = op, load
+            load = None
+        elif _touches_memory(op) or op.name in ("label", "br", "brcond", "insn_start"):
+            load = None
+    return pairs
 
 
 def emit_block(module: ModuleText, name: str, block: Block, *, opaque: bool = False) -> Emitter:
     """Append `block` to `module` as function st_<name> in a section of its own."""
     emitter = Emitter(module, opaque=opaque)
-    emitter.volatile = sum(op.name in _MEMORY_OPS or op.name.startswith("atomic_") for op in block.ops) > 1
+    emitter.modify = _modified_places(block)
+    accesses = [op for op in block.ops if _touches_memory(op) and op.name not in ("call", "mb")]
+    emitter.volatile = len(accesses) > 1
     for op in block.ops:
         if not emitter.open and op.name != "label":
             emitter.start(emitter.new_label("dead"))
         LOWER[op.name](emitter, op)
+        if any(isinstance(v, Hole) or v in emitter.holed for v in op.ins) and op.name != "qemu_ld":
+            emitter.holed.update(op.outs)
     symbol = SYMBOL_PREFIX + name
     module.add_function(
         f"define preserve_nonecc void @{symbol}(ptr noalias align 64 %env) nounwind"

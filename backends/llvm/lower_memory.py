@@ -7,12 +7,15 @@ Guest RAM accesses are plain `volatile` ones wherever a block has more than one:
 moved past each other, which is all that `monotonic` would give for accesses that the host does in one piece. LLVM
 turns an unaligned atomic into a library call, so real atomics on x86 are inline asm, which has no alignment rule.
 
+A load and the store to the same place after it share one look-up, of the write tag (whoever may write may read); jump
+threading then gives hit and miss a way of their own. On a miss both helpers run.
+
 The slow path stores the pc, calls `helper_ld<bits>(env, gva)` or `helper_st<bits>(env, gva, value)`, C convention,
 values zero-extended to i64, 128 bits in env.scratch[0]; then leaves the block if env.exception is set.
 """
 
 from backends.llvm.emitter import LIKELY, LLVM_TYPE, TBAA_RAM, TBAA_TLB, Emitter, Unsupported, attr, lowers
-from tcg.ir.block import Op, Operand
+from tcg.ir.block import Hole, Op, Operand
 from tcg.ir.types import F32, F64, F80, I8, I16, I32, I64, I128, INT_OF_SIZE, V128, Barrier, MemOp, Type
 from tcg.runtime.layout import TLB_ENTRY
 
@@ -20,22 +23,27 @@ _PAGE_MASK = 0xFFF
 
 
 class _Access:
-    """One access: its gva, the labels of its three parts, and the host address on the fast path."""
+    """One access: its gva, the labels of its three parts, and the host address on the fast path.
+
+    An access and its parts: look-up, fast path, slow path (`begin_slow` to `end_slow`), and where the two meet.
+    """
 
     __slots__ = ("done", "gva", "host", "slow")
 
     def __init__(self, e: Emitter, gva: Operand, memop: MemOp, tag: str) -> None:
-        # The empty asm keeps LLVM from folding "+ size - 1" into a displacement hole, which could overflow its field.
-        # Once a gva, so that a load and a store of one place share their look-up.
-        if gva not in e.gvas:
-            e.gvas[gva] = e.new(f'call i64 asm "", "=r,0"({e.typed(gva)})')
-        self.gva = e.gvas[gva]
+        self.gva = e.value(gva)
         fast, self.slow, self.done = (e.new_label(hint) for hint in ("fast", "slow", "done"))
+        over = memop.size - min(memop.align, memop.size)  # an aligned access's last byte is on its first byte's page
+        if over and (isinstance(gva, Hole) or gva in e.holed):
+            # The empty asm keeps LLVM from folding "+ over" into a displacement hole, which could overflow its field.
+            # Once a gva, so that accesses to one place share what they can.
+            if gva not in e.gvas:
+                e.gvas[gva] = e.new(f'call i64 asm "", "=r,0"({e.typed(gva)})')
+            self.gva = e.gvas[gva]
         index = e.new(f"lshr i64 {self.gva}, 7")
         index = e.new(f"and i64 {index}, {e.load_env('tlb_mask', 'i64')}")
         entry = e.new(f"getelementptr i8, ptr {e.load_env('tlb_table', 'ptr')}, i64 {index}")
         have = e.new(f"load i64, ptr {self._field(e, entry, tag)}, {TBAA_TLB}")
-        over = memop.size - min(memop.align, memop.size)  # an aligned access's last byte is on its first byte's page
         last = e.new(f"add i64 {self.gva}, {over}") if over else self.gva
         page = e.new(f"and i64 {last}, {~_PAGE_MASK | (memop.align - 1)}")
         e.branch(e.new(f"icmp eq i64 {have}, {page}"), fast, self.slow, LIKELY)
@@ -43,6 +51,16 @@ class _Access:
         addend = e.new(f"load i64, ptr {self._field(e, entry, 'addend')}, {TBAA_TLB}")
         address = e.new(f"add i64 {addend}, {self.gva}")
         self.host = e.new(f"inttoptr i64 {address} to ptr")
+
+    @classmethod
+    def again(cls, e: Emitter, gva: str, hit: str, host: str) -> "_Access":
+        """The store of a load-modify-store, on the look-up that the load has made."""
+        self = cls.__new__(cls)
+        self.gva, self.host = gva, host
+        fast, self.slow, self.done = (e.new_label(hint) for hint in ("fast", "slow", "done"))
+        e.branch(hit, fast, self.slow, LIKELY)
+        e.start(fast)
+        return self
 
     @staticmethod
     def _field(e: Emitter, entry: str, name: str) -> str:
@@ -101,12 +119,17 @@ def _qemu_ld(e: Emitter, op: Op) -> None:
     out = op.outs[0]
     carrier = _carrier(out.type, memop.size)
     kind = LLVM_TYPE[carrier]
-    access = _Access(e, op.ins[0], memop, "read")
+    store = e.modify.get(op)
+    access = _Access(e, op.ins[0], memop, "write" if store else "read")
     fast = e.new(f"load {'volatile ' if e.volatile else ''}{kind}, ptr {access.host}, align 1, {TBAA_RAM}")
     fast_end = access.begin_slow(e)
     slow = _slow_load(e, memop.size, access.gva, carrier)
     slow_end = access.end_slow(e)
     value = e.new(f"phi {kind} [ {fast}, %{fast_end} ], [ {slow}, %{slow_end} ]")
+    if store:
+        hit = e.new(f"phi i1 [ true, %{fast_end} ], [ false, %{slow_end} ]")
+        host = e.new(f"phi ptr [ {access.host}, %{fast_end} ], [ null, %{slow_end} ]")
+        e.shared[store] = (hit, host)
     if memop.big_endian:
         value = _swap(e, carrier, value)
     if out.type is V128:
@@ -137,7 +160,8 @@ def _qemu_st(e: Emitter, op: Op) -> None:
     memop: MemOp = attr(op, "memop")
     carrier, value = _as_carrier(e, op.ins[1], memop)
     kind = LLVM_TYPE[carrier]
-    access = _Access(e, op.ins[0], memop, "write")
+    access = _Access.again(e, e.gvas.get(op.ins[0]) or e.value(op.ins[0]), *e.shared[op]) if op in e.shared else None
+    access = access or _Access(e, op.ins[0], memop, "write")
     e.line(f"store {'volatile ' if e.volatile else ''}{kind} {value}, ptr {access.host}, align 1, {TBAA_RAM}")
     access.begin_slow(e)
     if memop.size == 16:

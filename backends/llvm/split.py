@@ -18,7 +18,10 @@ _MEMORY_HELPERS = ("helper_ld", "helper_st", "helper_atomic_")
 
 @dataclass(frozen=True, slots=True)
 class Fixup:
-    """A relocation as the object file has it; `offset` counts from the function's start, then the instruction's."""
+    """A relocation as the object file has it; `offset` counts from the function's start, then the instruction's.
+
+    short: the value fits a signed 32-bit field whatever `kind` says.
+    """
 
     offset: int
     kind: RelocKind
@@ -26,6 +29,10 @@ class Fixup:
     index: int = 0
     name: str = ""
     addend: int = 0
+    short: bool = False
+
+    def moved(self, offset: int, kind: RelocKind) -> "Fixup":
+        return Fixup(offset, kind, self.symbol, self.index, self.name, self.addend, self.short)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +93,11 @@ def basic_blocks(code: bytes, boundaries: list[Boundary], fixups: list[Fixup]) -
         mine: list[Fixup] = []
         while pending and pending[-1].offset < at:
             f = pending.pop()
-            mine.append(Fixup(f.offset - offset, f.kind, f.symbol, f.index, f.name, f.addend))
+            mine.append(f.moved(f.offset - offset, f.kind))
         falls = mnemonic not in ("jmp", "ret", "ud2")
         direct = mnemonic[0] == "j" and (bool(mine) or operands.startswith("0x"))
         if not direct:
-            block.body.append(Insn(code[offset:at], tuple(mine)))
+            block.body.append(_shortened(code[offset:at], mine))
             continue
         target: Target = mine[0] if mine else int(operands, 16)
         if mnemonic == "jmp":
@@ -103,6 +110,13 @@ def basic_blocks(code: bytes, boundaries: list[Boundary], fixups: list[Fixup]) -
         block.target = _threaded(blocks, block.target) if block.cc >= 0 else 0
         block.end = None if block.end is None else _threaded(blocks, block.end)
     return blocks
+
+
+def _shortened(code: bytes, fixups: list[Fixup]) -> Insn:
+    """`movabs reg, hole` of a hole that fits 32 bits (REX B8+r) as `mov reg, simm32` (REX C7 /0)."""
+    if len(code) == 10 and fixups and fixups[0].short and not fixups[0].addend and code[1] & 0xF8 == 0xB8:
+        return Insn(bytes((code[0], 0xC7, 0xC0 | code[1] & 7)) + bytes(4), (fixups[0].moved(3, RelocKind.ABS32),))
+    return Insn(code, tuple(fixups))
 
 
 def _threaded(blocks: dict[int, BasicBlock], target: Target) -> Target:

@@ -75,7 +75,7 @@ class StencilCompiler:
         module = ModuleText(host(), parallel=self.parallel)
         exits = {i: emit_block(module, str(i), block, opaque=opaque).exits for i, block in blocks}
         elf = ELFFile(io.BytesIO(self.object_code(module.text())))
-        reader = _ObjectReader(elf, self._disassembler, avx=module.host.avx)
+        reader = _ObjectReader(elf, self._disassembler, module)
         stencils: dict[int, Stencil] = {}
         for i, slots in exits.items():
             try:
@@ -93,6 +93,7 @@ class StencilCompiler:
         passes = llvm.create_new_function_pass_manager()
         passes.add_instruction_combine_pass()
         passes.add_simplify_cfg_pass()
+        passes.add_jump_threading_pass()
         passes.add_new_gvn_pass()
         passes.add_sinking_pass()
         passes.add_dead_store_elimination_pass()
@@ -106,9 +107,10 @@ class StencilCompiler:
 class _ObjectReader:
     """Finds the functions of one object file, and what their relocations mean to us."""
 
-    def __init__(self, elf: Any, disassembler: Any, *, avx: bool) -> None:
+    def __init__(self, elf: Any, disassembler: Any, module: ModuleText) -> None:
         self._elf = elf
-        self._avx = avx
+        self._avx = module.host.avx
+        self._short = module.short_holes()
         self._disassembler = disassembler
         self._symbols = list(elf.get_section_by_name(".symtab").iter_symbols())
         self._sections = {s.name: s for s in elf.iter_sections() if s.name.startswith((".text.", ".rela.text."))}
@@ -132,7 +134,7 @@ class _ObjectReader:
             hole = name.removeprefix(HOLE_PREFIX).split(".")[0]
             if kind is RelocKind.REL32 or (elf_kind == _SIGNED32 and addend and not self._is_offset(hole)):
                 raise _NeedsOpaqueHoles
-            return Fixup(at, kind, SymbolKind.HOLE, _SLOTS[hole], "", addend)
+            return Fixup(at, kind, SymbolKind.HOLE, _SLOTS[hole], "", addend, name in self._short)
         if name in _FIXED:
             fixed, index = _FIXED[name]
             return Fixup(at, kind, fixed, index, "", addend)
