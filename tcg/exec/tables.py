@@ -302,6 +302,10 @@ class Tables:
         self._fixed[name] = self._add_stencil(stencil)
         self._publish_stencils(self._stencils.data.ctypes.data)
 
+    def has_fixed(self) -> bool:
+        """Whether all of FIXED are set."""
+        return len(self._fixed) == len(FIXED)
+
     def missing(self, hva: int, count: int) -> list[tuple[int, Variant]]:
         """What a STENCIL_MISS callback asks for."""
         import ctypes

@@ -55,6 +55,7 @@ from tcg.runtime.memory import (
     ld32,
     ld32s,
     ld64,
+    least,
     memcpy,
     memset,
     native,
@@ -230,7 +231,7 @@ def collect(env: int, pc: int, hva: int, room: int, limit: int) -> int:
         if pattern == 0:
             tries += 1
             st64(cpu + _S_PATTERN_MISSES, ld64(cpu + _S_PATTERN_MISSES) + 1)
-            answer = ask(env, _PATTERN_MISS, hva, min(room, 512), pc)
+            answer = ask(env, _PATTERN_MISS, hva, least(room, 512), pc)
             if answer == 0 or tries > 4:
                 host_error(env)
                 return -1
@@ -620,7 +621,7 @@ def assemble_locked(env: int, pc: int, limit: int, keep: int) -> int:
         # Code outside RAM: read one instruction's worth through the bus, run it alone.
         hva = cpu + _FETCH
         limit = 1
-        room = min(room, 16)
+        room = least(room, 16)
         for i in range(room):
             st8(hva + i, ask(env, _MMIO_READ, gpa + i, 1, 0))
     count = collect(env, pc, hva, room, limit)

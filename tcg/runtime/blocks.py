@@ -21,7 +21,7 @@ from tcg.runtime.layout import (
     STATS,
 )
 from tcg.runtime.lock import tb_lock, tb_unlock
-from tcg.runtime.memory import exported, ld32, ld64, lsr, native, shl, st32, st64, store64_release
+from tcg.runtime.memory import exported, ld32, ld64, least, lsr, native, shl, st32, st64, store64_release
 from tcg.runtime.qht import qht_clear, qht_remove_locked
 from tcg.runtime.tlb import jc_clear, page_of, tlb_protect
 
@@ -232,7 +232,7 @@ def ram_written(machine: int, gpa: int, size: int) -> None:
     """Somebody other than a vCPU (a device's DMA, a debugger) wrote RAM: drop what was translated from it. Takes tb_lock."""
     end = gpa + size
     while gpa < end:
-        part = min(end, (gpa & -4096) + 4096) - gpa
+        part = least(end, (gpa & -4096) + 4096) - gpa
         page = page_of(machine, gpa)
         if page != 0 and ld64(page + _P_BLOCKS) != 0:
             tb_lock(machine)

@@ -16,6 +16,7 @@ from typing import Any
 import llvmlite.binding as llvm
 
 from tcg.runtime.native import EXTERNAL, HOOKS, NATIVE, NativeFunction
+from tcg.runtime.object import LIBC
 from tcg.runtime.registry import CORE_MODULES, Recipe
 
 INTRINSICS = """
@@ -46,7 +47,7 @@ def target_machine(opt: int = 2) -> llvm.TargetMachine:
     llvm.initialize_native_asmprinter()
     llvm.initialize_native_asmparser()
     return llvm.Target.from_default_triple().create_target_machine(
-        cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=opt, reloc="pic", jit=True
+        cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=opt, reloc="pic", codemodel="small"
     )
 
 
@@ -90,7 +91,8 @@ def numba_texts(symbols: Sequence[str]) -> list[str]:
         return types.ExternalFunction(value.symbol, kinds[value.returns](*(kinds[a] for a in value.args)))
 
     options = {"nogil": True, "error_model": "numpy", "nopython": True, "boundscheck": False}
-    texts = []
+    texts: list[str] = []
+    extra: dict[str, None] = {}
     for symbol in symbols:
         f = NATIVE[symbol]
         work = ccallback._CFuncCompiler(f.function, registry.cpu_target, options, {}, compiler.Compiler)
@@ -106,6 +108,7 @@ def numba_texts(symbols: Sequence[str]) -> list[str]:
             result = work.compile(tuple(kinds[a] for a in f.args), kinds[f.returns])
         except NumbaError as e:
             raise BuildError(f"{f.function.__module__}.{f.name}: {e}") from e
+        extra.update((text, None) for text in linked_texts(result.library))
         inner = result.fndesc.llvm_func_name
         text = result.library.get_llvm_str()
         args = ", ".join(f"{t} %a{n}" for n, t in enumerate(f.args))
@@ -116,7 +119,15 @@ def numba_texts(symbols: Sequence[str]) -> list[str]:
             + f"\ndefine {f.returns} @{symbol}({args}) nounwind {{\n%r = alloca {f.returns}\n%e = alloca ptr\n"
             + f"%s = call i32 @{inner}(ptr %r, ptr %e{passed})\n%v = load {f.returns}, ptr %r\nret {f.returns} %v\n}}\n"
         )
-    return texts
+    return texts + list(extra)
+
+
+def linked_texts(library: Any) -> list[str]:
+    """The texts of what Numba put into libraries of its own (`min`, `x in (a, b)`)."""
+    found: list[str] = []
+    for other in library._linking_libraries:
+        found += [other.get_llvm_str(), *linked_texts(other)]
+    return found
 
 
 def reachable(roots: Iterable[str]) -> list[str]:
@@ -155,6 +166,9 @@ def compile_object(
     passes = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=2))
     passes.getModulePassManager().run(module, passes)
     say(f"optimised after {time.perf_counter() - start:.1f} s")
+    strange = [f.name for f in module.functions if f.is_declaration and f.name not in LIBC and f.name[:5] != "llvm."]
+    if strange:
+        raise BuildError(f"the object would need {', '.join(strange)}: a function uses more than ints and native calls")
     code: bytes = machine.emit_object(module)
     say(f"done after {time.perf_counter() - start:.1f} s, {len(code)} bytes")
     return code
@@ -187,14 +201,20 @@ def link(texts: Sequence[str], gate_texts: Sequence[str], gate_symbols: Sequence
     primitives = [f for f in NATIVE.values() if f.kind == "primitive"]
     keep = {f.symbol for f in NATIVE.values() if f.kind == "exported"}.union(gate_symbols)
     module = llvm.parse_assembly(INTRINSICS + "".join(primitive_text(f) for f in primitives))
+    seen: set[str] = set()
     for text in texts:
-        module.link_in(llvm.parse_assembly(text))
+        other = llvm.parse_assembly(text)
+        defined = {f.name for f in other.functions if not f.is_declaration}
+        if not defined & seen:  # both processes may have brought one of Numba's
+            seen |= defined
+            module.link_in(other)
     for text in gate_texts:
         module.link_in(llvm.parse_assembly(text))
     for symbol, target in HOOKS.items():
         if symbol in EXTERNAL and target in NATIVE:
             module.link_in(llvm.parse_assembly(hook_text(symbol, NATIVE[target])))
     missing = [f.name for f in module.functions if f.is_declaration and f.name in EXTERNAL]
+    missing += [f.name for f in module.functions if f.is_declaration and f.name.startswith("_Z")]
     if missing:
         raise BuildError(f"nobody defines {', '.join(missing)}")
     for f in module.functions:

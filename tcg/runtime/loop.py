@@ -191,7 +191,7 @@ def after_exit(env: int, reason: int) -> int:
         flush_locked(machine)
         tb_unlock(machine)
         return -1
-    if reason in (_INTERRUPT, _REFLOW, _LOOKUP, _CHAIN):
+    if reason == _INTERRUPT or reason == _REFLOW or reason == _LOOKUP or reason == _CHAIN:
         return -1
     return reason
 
@@ -223,7 +223,7 @@ def run(env: int) -> int:
         st32(cpu + _ONE_INSN, 0)
     if reason == _CHAIN:
         st64(cpu + _LAST_EXIT, ld64(env + _EXIT_SLOT))
-    if stepping != 0 and reason in (_CHAIN, _LOOKUP):
+    if stepping != 0 and (reason == _CHAIN or reason == _LOOKUP):
         st64(cpu + _LAST_EXIT, 0)
         if guest_step(env) != 0:
             return ld32(env + _EXIT_REASON)

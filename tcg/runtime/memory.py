@@ -171,6 +171,14 @@ def ule(a: int, b: int) -> int:
     return int((a & M64) <= (b & M64))
 
 
+@native
+def least(a: int, b: int) -> int:
+    """The smaller one, signed (Numba compiles the built-in `min` as a function of its own)."""
+    if a < b:
+        return a
+    return b
+
+
 @primitive("%r = udiv i64 %a, %b\nret i64 %r")
 def udiv(a: int, b: int) -> int:
     """Unsigned quotient; b must not be 0."""

@@ -24,6 +24,8 @@ import llvmlite.binding as llvm
 from tcg.runtime.registry import CORE_MODULES, RUNTIMES, Recipe
 
 MAGIC = b"tessera-runtime-1\n"
+_LIBC = ("memset", "memcpy", "memmove", "memcmp", "sched_yield", "aligned_alloc", "free")
+LIBC = ("aligned_alloc", "free", "sched_yield", "memcmp", "bcmp", "memcpy", "memmove", "memset")  # all that objects may need
 SUPPORT_MODULES = ("tcg.runtime.build", "tcg.runtime.native", "tcg.runtime.layout", "tcg.runtime.struct")
 
 
@@ -55,7 +57,12 @@ class Runtime:
     def __init__(self, code: bytes, exports: Sequence[str]) -> None:
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
-        machine = llvm.Target.from_default_triple().create_target_machine(jit=True)
+        for name in _LIBC:
+            llvm.add_symbol(name, ctypes.cast(getattr(ctypes.CDLL(None), name), ctypes.c_void_p).value)
+        libc = ctypes.CDLL(None)
+        for name in LIBC:
+            llvm.add_symbol(name, ctypes.cast(getattr(libc, name), ctypes.c_void_p).value)
+        machine = llvm.Target.from_default_triple().create_target_machine(reloc="pic", codemodel="small")
         self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
         self._engine.add_object_file(llvm.ObjectFileRef.from_data(code))
         self._engine.finalize_object()

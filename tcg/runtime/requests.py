@@ -1,7 +1,7 @@
 """Requests to a vCPU from any thread: bits of env.interrupt_request, then the word that each block head tests."""
 
 from tcg.runtime.layout import ENV
-from tcg.runtime.memory import atomic_and32, atomic_or32, exported, xchg32
+from tcg.runtime.memory import atomic_and32, atomic_or32, exported, rdtsc, xchg32
 
 _EXIT_REQUEST = ENV.offset("exit_request")
 _INTERRUPT_REQUEST = ENV.offset("interrupt_request")
@@ -18,3 +18,9 @@ def cpu_request(env: int, bits: int) -> None:
 def cpu_withdraw(env: int, bits: int) -> None:
     """Clear bits of Interrupt."""
     atomic_and32(env + _INTERRUPT_REQUEST, ~bits)
+
+
+@exported
+def host_tsc() -> int:
+    """The host's time-stamp counter."""
+    return rdtsc()

@@ -44,7 +44,7 @@ from tcg.runtime.layout import (
     TLB_VICTIM_INFO_AT,
     VICTIM_ENTRIES,
 )
-from tcg.runtime.memory import exported, ld32, ld64, lsr, memcpy, memset, native, shl, st32, st64, ult
+from tcg.runtime.memory import exported, ld32, ld64, least, lsr, memcpy, memset, native, shl, st32, st64, ult
 
 _ENV_CPU = ENV.offset("cpu")
 _ENV_MODE = ENV.offset("mode")
@@ -471,7 +471,7 @@ def tlb_flush_page(env: int, context: int, gva: int) -> None:
             wide = 1
             # A 4 MiB page is flushed whole: its two halves have neighbouring bits.
             base = gva & -(1 << 22)
-            for n in range(min(1024, (mask + _ENTRY_SIZE) // _ENTRY_SIZE)):
+            for n in range(least(1024, lsr(mask + _ENTRY_SIZE, 5))):
                 at = table + (lsr(base + n * 4096, 7) & mask)
                 if entry_used(at) != 0 and entry_page(at) & -(1 << 22) == base:
                     memset(at, 0xFF, _ENTRY_SIZE)
