@@ -1,0 +1,264 @@
+"""`tessera run`: put the parts together, run them, tear them down. The only module that sees all four packages.
+
+Threads: the main thread runs the main loop (timers, character devices, signals); one thread runs the vCPU. Devices are
+entered under the machine lock. Nothing below raises for what a guest does; what ends the run is `Ending`.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import FrameType
+
+from frontends.x86.cpuid import CpuError
+from frontends.x86.cpuid import parse as parse_cpu
+from hw.core.chardev import Chardev
+from hw.core.chardev_open import ChardevError, open_chardev
+from hw.core.chardev_stdio import MuxPort
+from hw.core.clock import HostClock, TimerQueue
+from hw.core.log import GuestLog
+from hw.core.mainloop import MainLoop
+from hw.firmware import (
+    BootError,
+    CpuEntry,
+    FirmwareConfig,
+    SplitRam,
+    fw_cfg_contents,
+    install_q35_tables,
+    load_kernel,
+    q35_memory_map,
+)
+from hw.machines.q35 import Q35, DebugExitConfig, Q35Config
+from hw.timer.mc146818 import RtcClock, RtcConfig
+from tcg.cli.engine import Engine, Ports
+from tcg.cli.options import RunConfig
+from tcg.exec.memory_map import Mapping
+from tcg.exec.vcpu import StopCause
+from tcg.runtime.layout import Interrupt
+
+
+@dataclass(slots=True)
+class Ending:
+    """How the run ends: exit status, and whether the guest asked for a reset instead."""
+
+    status: int = 0
+    reset: bool = False
+
+
+class CpuLines:
+    """hw's CpuPort for one vCPU: interrupt lines become request bits."""
+
+    def __init__(self) -> None:
+        self.request: Callable[[int], None] = lambda bits: None
+        self.withdraw: Callable[[int], None] = lambda bits: None
+
+    def raise_intr(self) -> None:
+        self.request(Interrupt.HARD)
+
+    def lower_intr(self) -> None:
+        self.withdraw(Interrupt.HARD)
+
+    def raise_nmi(self) -> None:
+        self.request(Interrupt.NMI)
+
+    def raise_init(self) -> None:
+        self.request(Interrupt.INIT)
+
+    def raise_sipi(self, vector: int) -> None:
+        self.request(Interrupt.SIPI)
+
+    def raise_smi(self) -> None:
+        self.request(Interrupt.SMI)
+
+
+class System:
+    """One machine and its engine."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+        self.ending = Ending()
+        model = parse_cpu(",".join((config.cpu, *config.cpu_flags)))
+        memory_map = q35_memory_map(config.ram_size)
+        try:
+            self.ram = Mapping(config.ram_size)
+        except MemoryError as error:
+            raise BootError(f"-m {config.ram_size >> 20}M: the host does not give {error}; use a smaller -m") from None
+        self.ram.advise_huge_pages()
+        self.memory_map = memory_map
+        self.lock = threading.RLock()
+        self.clock = HostClock()
+        self.timers = TimerQueue()
+        self.loop = MainLoop(self.lock, self.timers, self.clock)
+        self.log = GuestLog()
+        self.lines = CpuLines()
+        self.chardevs = [self._open(spec) for spec in self._serial_specs()]
+        self.board = Q35(
+            Q35Config(
+                rtc=_rtc(config),
+                debug_exits=(DebugExitConfig(config.debug_exit.iobase, config.debug_exit.iosize),) if config.debug_exit else (),
+            ),
+            clock=self.clock, ram=self.ram.view, cpus=[self.lines], serial=self.chardevs, log=self.log, lock=self.lock,
+            timers=self.timers,
+        )  # fmt: skip
+        self.board.on_shutdown = self._on_shutdown
+        self.board.on_reset = self._on_reset
+        self.firmware = FirmwareConfig(serial_ports=tuple(n for n, c in enumerate(self.chardevs) if c is not None))
+        self.guest_ram = SplitRam(self.ram.view, memory_map.low_size)
+        for name, content in fw_cfg_contents(memory_map, self.firmware).items():
+            self.board.fw_cfg.add_file(name, content)
+        entry = self._load()
+        ports = Ports(self.board.ports, self.board.memory, self.board.lapics[0], self.lock)
+        self.engine = Engine(config, model, ports, self.clock, self.log)
+        self.lines.request = self.engine.vcpu.request
+        self.lines.withdraw = self.engine.vcpu.withdraw
+        self.board.memory.listeners.append(lambda _view: self._map_ram())
+        self.board.memory.ram_written.append(self.engine.machine.ram_written)
+        self._map_ram()
+        self.engine.enter(entry)
+        if self.board.lapics[0].pending():
+            self.lines.raise_intr()
+        for chardev in self.chardevs:
+            if chardev is not None:
+                self.loop.add_chardev(chardev)
+                self._attach_monitor(chardev)
+
+    # --- construction --------------------------------------------------------------------------------------------------
+    def _serial_specs(self) -> tuple[str, ...]:
+        if self.config.serial:
+            return self.config.serial
+        if self.config.nographic:
+            return ("mon:stdio",)
+        return () if self.config.nodefaults else ("null",)
+
+    def _open(self, spec: str) -> Chardev | None:
+        return open_chardev(spec, on_exit=self.quit, notice=lambda text: print(text, file=sys.stderr, flush=True))
+
+    def _attach_monitor(self, chardev: Chardev) -> None:
+        if isinstance(chardev, MuxPort):
+            from tcg.cli.monitor import Monitor
+
+            Monitor(self, chardev._mux.add_port())
+
+    def _load(self) -> CpuEntry:
+        """Tables and kernel into RAM: at the start and at each reset."""
+        rsdp = install_q35_tables(self.guest_ram, self.memory_map, self.firmware)
+        if self.config.demo:
+            from hw.firmware.demo import load_demo
+
+            return load_demo(self.guest_ram, self.memory_map, self.config.append)
+        if self.config.kernel is None:
+            raise BootError("nothing to boot: give a kernel with -kernel FILE, or -demo for the embedded demo guest")
+        return load_kernel(
+            self.config.kernel, self.config.initrd, self.config.append, self.guest_ram, self.memory_map, rsdp=rsdp
+        )
+
+    def _map_ram(self) -> None:
+        hva = self.ram.hva
+        view = self.board.memory.view
+        self.engine.set_ram(
+            (r.gpa, r.size, hva + r.ram_offset, r.kind.name == "ROM") for r in view if r.kind.name in ("RAM", "ROM")
+        )
+
+    # --- what ends a run -----------------------------------------------------------------------------------------------
+    def _on_shutdown(self, cause: str, code: int | None) -> None:
+        self.ending.status = code if code is not None else 0
+        if cause != "debug-exit" and not self.config.shutdown:
+            return
+        self.engine.vcpu.request(Interrupt.STOP)
+
+    def _on_reset(self, cause: str) -> None:
+        if self.config.reboot:
+            self.ending.reset = True
+        self.engine.vcpu.request(Interrupt.STOP)
+
+    def quit(self, status: int = 0) -> None:
+        """Stop now. From any thread and from signal handlers."""
+        self.ending = Ending(status)
+        self.engine.vcpu.request(Interrupt.STOP)
+
+    def _run_vcpu(self) -> None:
+        """The vCPU thread's body: runs, resets, until the machine ends."""
+        try:
+            while True:
+                cause = self.engine.vcpu.run()
+                if cause is StopCause.HOST_ERROR:
+                    self.engine.report_error()
+                    self.ending.status = 1
+                    return
+                if cause is StopCause.SHUTDOWN and self.config.reboot:
+                    self.ending.reset = True
+                if not self.ending.reset:
+                    return
+                self.ending.reset = False
+                self._reset()
+        except BaseException as error:
+            self.engine.vcpu.error = error
+            self.engine.report_error()
+            self.ending.status = 1
+        finally:
+            self.loop.stop()
+
+    def _reset(self) -> None:
+        with self.lock:
+            self.board.reset()
+            entry = self._load()
+            self.engine.machine.flush()
+            self.engine.enter(entry)
+
+    def run(self) -> int:
+        """Run to the end; the exit status."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._on_signal)
+        thread = threading.Thread(target=self._run_vcpu, name="vcpu0", daemon=True)
+        thread.start()
+        try:
+            self.loop.run_until_stopped()
+            thread.join(2.0)
+        finally:
+            self.close()
+        return self.ending.status
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        print(f"tessera: terminating on signal {number}", file=sys.stderr)
+        self.quit(0)
+
+    def close(self) -> None:
+        """Flush what the guest printed, restore the terminal, save the caches."""
+        self.board.flush_output()
+        for chardev in self.chardevs:
+            if chardev is not None:
+                chardev.close()
+        self.engine.close()
+
+
+def _rtc(config: RunConfig) -> RtcConfig:
+    base: str | int = config.rtc_base
+    if config.rtc_base[:4].isdigit():
+        text = config.rtc_base if "T" in config.rtc_base else config.rtc_base + "T00:00:00"
+        base = int(time.mktime(time.strptime(text, "%Y-%m-%dT%H:%M:%S")) - time.timezone)
+    return RtcConfig(base=base, clock=RtcClock[config.rtc_clock.upper()])
+
+
+def run_system(config: RunConfig) -> int:
+    """Build and run; errors of the command line or the host become one clear line and status 1."""
+    sys.setswitchinterval(0.0005)
+    try:
+        system = System(config)
+    except (BootError, ChardevError, CpuError, OSError) as error:
+        print(f"tessera: {error}", file=sys.stderr)
+        return 1
+    status = system.run()
+    sys.stdout.flush()
+    with contextlib.suppress(OSError):
+        sys.stderr.flush()
+    os._exit(status)
+
+
+def host_address(view: memoryview) -> int:
+    """hva of a writable buffer."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(view))
