@@ -131,6 +131,7 @@ class Archive:
         self._packages.mkdir(parents=True, exist_ok=True)
         self._manifest_path = cache / "manifest.json"
         self._ways = [Apt(), Apt(cache / "lists")]
+        self._updated = False
 
     def kernel(self, metapackage: str) -> Path:
         """The package file of the kernel image that ``metapackage`` depends on at present."""
@@ -165,8 +166,9 @@ class Archive:
         problem = ArchiveError("no way to ask")
         for apt in self._ways:
             try:
-                if apt.lists is not None:
+                if apt.lists is not None and not self._updated:
                     apt.update()
+                    self._updated = True
                 files = [self._download(apt, name) for name in resolve(apt, key)]
             except ArchiveError as error:
                 problem = error
