@@ -1,9 +1,147 @@
-"""PURE helpers that the host has an instruction for, expanded in line."""
+"""PURE helpers that the host has an instruction for, expanded in line.
 
-from backends.llvm.emitter import Emitter
-from tcg.ir.block import HelperDecl, Op
+A row: helper name -> host feature, LLVM intrinsic, result, arguments. `imm` is an i8 that must be constant in the form;
+where it is not, or the host lacks the feature, the helper is called. Names are the guest's mnemonics, since each of
+these is one instruction of one guest; meanings: SDM volume 2.
+"""
+
+from dataclasses import dataclass
+
+from backends.llvm.emitter import LLVM_TYPE, Emitter
+from tcg.ir.block import Const, HelperDecl, Op, Operand
+from tcg.ir.types import I8, I16, I32, I64, I128, V128, Type
+
+_B, _H, _W, _D = "<16 x i8>", "<8 x i16>", "<4 x i32>", "<2 x i64>"
+_IMM = "imm"
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    feature: str
+    intrinsic: str
+    result: str
+    args: tuple[str, ...]
+
+
+INLINE: dict[str, _Row] = {}
+
+
+def _rows(feature: str, result: str, args: tuple[str, ...], **intrinsics: str) -> None:
+    for name, intrinsic in intrinsics.items():
+        INLINE[f"x86_{name}"] = _Row(feature, f"llvm.x86.{intrinsic}", result, args)
+
+
+_rows(
+    "aes",
+    _D,
+    (_D, _D),
+    aesenc="aesni.aesenc",
+    aesenclast="aesni.aesenclast",
+    aesdec="aesni.aesdec",
+    aesdeclast="aesni.aesdeclast",
+)
+_rows("aes", _D, (_D,), aesimc="aesni.aesimc")
+_rows("aes", _D, (_D, _IMM), aeskeygenassist="aesni.aeskeygenassist")
+_rows("pclmul", _D, (_D, _D, _IMM), pclmulqdq="pclmulqdq")
+_rows("sha", _W, (_W, _W), sha1nexte="sha1nexte", sha1msg1="sha1msg1", sha1msg2="sha1msg2", sha256msg1="sha256msg1")
+_rows("sha", _W, (_W, _W), sha256msg2="sha256msg2")
+_rows("sha", _W, (_W, _W, _W), sha256rnds2="sha256rnds2")
+_rows("sha", _W, (_W, _W, _IMM), sha1rnds4="sha1rnds4")
+_rows("sse4.2", "i32", ("i32", "i8"), crc32_8="sse42.crc32.32.8")
+_rows("sse4.2", "i32", ("i32", "i16"), crc32_16="sse42.crc32.32.16")
+_rows("sse4.2", "i32", ("i32", "i32"), crc32_32="sse42.crc32.32.32")
+_rows("sse4.2", "i64", ("i64", "i64"), crc32_64="sse42.crc32.64.64")
+_rows("bmi2", "i32", ("i32", "i32"), pdep_32="bmi.pdep.32", pext_32="bmi.pext.32")
+_rows("bmi2", "i64", ("i64", "i64"), pdep_64="bmi.pdep.64", pext_64="bmi.pext.64")
+_rows("sse2", _W, (_H, _H), pmaddwd="sse2.pmadd.wd")
+_rows("sse2", _D, (_B, _B), psadbw="sse2.psad.bw")
+_rows("ssse3", _H, (_B, _B), pmaddubsw="ssse3.pmadd.ub.sw.128")
+_rows("ssse3", _H, (_H, _H), pmulhrsw="ssse3.pmul.hr.sw.128")
+_rows("sse4.1", _H, (_H,), phminposuw="sse41.phminposuw")
+_rows("sse4.1", _H, (_B, _B, _IMM), mpsadbw="sse41.mpsadbw")
+_rows("sse4.2", "i32", (_B, _B, _IMM), pcmpistri="sse42.pcmpistri128")
+_rows("sse4.2", _B, (_B, _B, _IMM), pcmpistrm="sse42.pcmpistrm128")
+_rows("sse4.2", "i32", (_B, "i32", _B, "i32", _IMM), pcmpestri="sse42.pcmpestri128")
+_rows("sse4.2", _B, (_B, "i32", _B, "i32", _IMM), pcmpestrm="sse42.pcmpestrm128")
+_rows(
+    "sse4.2",
+    "i32",
+    (_B, _B, _IMM),
+    pcmpistr_a="sse42.pcmpistria128",
+    pcmpistr_c="sse42.pcmpistric128",
+    pcmpistr_o="sse42.pcmpistrio128",
+    pcmpistr_s="sse42.pcmpistris128",
+    pcmpistr_z="sse42.pcmpistriz128",
+)
+_rows(
+    "sse4.2",
+    "i32",
+    (_B, "i32", _B, "i32", _IMM),
+    pcmpestr_a="sse42.pcmpestria128",
+    pcmpestr_c="sse42.pcmpestric128",
+    pcmpestr_o="sse42.pcmpestrio128",
+    pcmpestr_s="sse42.pcmpestris128",
+    pcmpestr_z="sse42.pcmpestriz128",
+)
+
+_FLOAT = {"x86_dpps": "dpps", "x86_dppd": "dppd"}  # asm with side effects: they set MXCSR's flags
+
+_INT = {"i8": I8, "i16": I16, "i32": I32, "i64": I64}
+
+
+def _argument(e: Emitter, operand: Operand, kind: str) -> str | None:
+    """The operand as `kind`, typed; None where it cannot be one."""
+    if kind == _IMM:
+        return f"i8 {operand.value & 0xFF}" if isinstance(operand, Const) and operand.type.kind == "int" else None
+    if kind in _INT:
+        return _resized(e, operand, _INT[kind]) if operand.type in _INT.values() else None
+    if operand.type not in (V128, I128):
+        return None
+    return f"{kind} {e.new(f'bitcast {e.typed(operand)} to {kind}')}"
+
+
+def _resized(e: Emitter, operand: Operand, to: Type) -> str:
+    if operand.type is to:
+        return e.typed(operand)
+    how = "trunc" if operand.type.width > to.width else "zext"
+    return f"{LLVM_TYPE[to]} {e.new(f'{how} {e.typed(operand)} to {LLVM_TYPE[to]}')}"
 
 
 def expand(e: Emitter, helper: HelperDecl, op: Op) -> bool:
     """Write the call in line and say True, or leave it to be a call."""
-    return False
+    if helper.name in _FLOAT:
+        return _dot_product(e, _FLOAT[helper.name], op)
+    row = INLINE.get(helper.name)
+    if row is None or row.feature not in e.module.host.on or len(row.args) != len(op.ins):
+        return False
+    if any(k == _IMM and not isinstance(v, Const) for v, k in zip(op.ins, row.args, strict=True)):
+        return False
+    args = [_argument(e, v, k) for v, k in zip(op.ins, row.args, strict=True)]
+    known = [a for a in args if a is not None]
+    if len(known) != len(args):
+        return False
+    types = ("i8" if k == _IMM else k for k in row.args)
+    function = e.module.intrinsic(row.intrinsic, row.result, *types)
+    value = e.new(f"call {row.result} {function}({', '.join(known)})")
+    out = op.outs[0]
+    if row.result not in _INT:
+        e.set(out, f"bitcast {row.result} {value} to {LLVM_TYPE[out.type]}")
+    elif _INT[row.result] is out.type:
+        e.alias(out, value)
+    else:
+        how = "trunc" if _INT[row.result].width > out.type.width else "zext"
+        e.set(out, f"{how} {row.result} {value} to {LLVM_TYPE[out.type]}")
+    return True
+
+
+def _dot_product(e: Emitter, name: str, op: Op) -> bool:
+    imm = op.ins[2]
+    if "sse4.1" not in e.module.host.on or not isinstance(imm, Const):
+        return False
+    text = (
+        f"{name} $${imm.value & 0xFF}, $2, $0" if not e.module.host.avx else f"v{name} $${imm.value & 0xFF}, $2, $1, $0"
+    )
+    constraint = "=x,x,x" if e.module.host.avx else "=x,0,x"
+    a, b = e.typed(op.ins[0]), e.typed(op.ins[1])
+    e.set(op.outs[0], f'call <2 x i64> asm sideeffect "{text}", "{constraint}"({a}, {b})')
+    return True

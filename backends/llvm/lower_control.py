@@ -26,7 +26,7 @@ def _c_type(type_: Type) -> str:
 @lowers("call")
 def _call(e: Emitter, op: Op) -> None:
     helper: HelperDecl = attr(op, "helper")
-    if helper.effects == Effect.NONE and expand(e, helper, op):
+    if not helper.effects & ~Effect.FP and expand(e, helper, op):
         return
     args = ["ptr %env"]
     wide = 0
