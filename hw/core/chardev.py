@@ -169,7 +169,8 @@ class FdChardev(NullChardev):
         self.read_fd = -1
 
     def close(self) -> None:
-        self.push()
+        if self.write_fd >= 0:
+            self.push()
         for fd in {self.read_fd, self.write_fd}:
             if fd > 2:
                 os.close(fd)

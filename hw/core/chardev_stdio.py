@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
+import select
+import stat
 import termios
 from collections.abc import Callable
 
@@ -26,21 +29,17 @@ class StdioChardev(FdChardev):
     Ctrl-backslash stay the host's, as QEMU's `signal=on`."""
 
     def __init__(self, *, signals: bool = True) -> None:
-        super().__init__(0, 1)
+        super().__init__(_private(0, os.O_RDONLY), _private(1, os.O_WRONLY))
         self._saved: list[object] | None = None
         self._flags: dict[int, bool] = {}
         if os.isatty(0):
             self._saved = termios.tcgetattr(0)
             termios.tcsetattr(0, termios.TCSANOW, _raw(self._saved, signals=signals))  # type: ignore[arg-type]
-        # Descriptors 0 and 1 may share one open file description with the shell: put the flags back too.
-        for fd in (0, 1):
-            try:
-                self._flags[fd] = os.get_blocking(fd)
-                os.set_blocking(fd, False)
-            except OSError:
-                self._flags.pop(fd, None)
-                if fd == 0:
-                    self.read_fd = -1
+        shared = [fd for fd in (self.read_fd, self.write_fd) if 0 <= fd <= 2]
+        # Both may be one open file description: note every flag before changing any.
+        self._flags = {fd: os.get_blocking(fd) for fd in shared}
+        for fd in shared:
+            os.set_blocking(fd, False)
         atexit.register(self.close)
 
     def close(self) -> None:
@@ -48,13 +47,30 @@ class StdioChardev(FdChardev):
         flags, self._flags = self._flags, {}
         for fd, blocking in flags.items():
             os.set_blocking(fd, blocking)
-        if flags:
+        # The terminal, or whoever reads the pipe, gets a second for what is left: it may have stopped reading.
+        while self._out and self.write_fd >= 0 and select.select([], [self.write_fd], [], 1.0)[1]:
+            left = len(self._out)
             self.push()
+            if len(self._out) == left:
+                break
         if self._saved is not None:
             termios.tcsetattr(0, termios.TCSANOW, self._saved)  # type: ignore[arg-type]
             self._saved = None
-        self.read_fd = self.write_fd = -1
+        super().close()
         atexit.unregister(self.close)
+
+
+def _private(fd: int, flags: int) -> int:
+    """The same terminal or pipe as an open file description of our own, so that O_NONBLOCK does not reach the shell or
+    standard error; `fd` itself where that cannot be had, -1 when it is closed."""
+    try:
+        mode = os.fstat(fd).st_mode
+    except OSError:
+        return -1
+    if stat.S_ISCHR(mode) or stat.S_ISFIFO(mode):
+        with contextlib.suppress(OSError):
+            return os.open(f"/proc/self/fd/{fd}", flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    return fd
 
 
 def _raw(attributes: list[object], *, signals: bool) -> list[object]:
