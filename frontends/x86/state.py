@@ -118,6 +118,7 @@ STATE = ENV.extend(
     field("mxcsr", 4, "control and mask bits as the guest wrote them; sticky flags may be fresher in the host's MXCSR"),
     field("fpu_pad", 4),
     field("xmm", 16, "XMM0..15", count=16, stride=XMM_STRIDE, align=64),
+    field("state_image", 8, "FXSAVE, XSAVE, FNSAVE images on their way", count=80, align=64),
     field("xmm_t0", 16, "scratch vectors of helpers", count=4),
     base=GUEST_BASE,
     limit=ENV_LIMIT,

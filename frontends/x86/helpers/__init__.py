@@ -5,7 +5,20 @@ MODULES and HOOKS are what a tcg.runtime.registry.Recipe needs to build them int
 
 MODULES = tuple(
     f"frontends.x86.helpers.{name}"
-    for name in ("flags", "paging", "mode", "segments", "exceptions", "transfers", "control", "msr", "ports")
+    for name in (
+        "flags",
+        "paging",
+        "mode",
+        "segments",
+        "exceptions",
+        "transfers",
+        "control",
+        "msr",
+        "ports",
+        "strings",
+        "fpu",
+        "bits",
+    )
 )
 HOOKS = {
     "guest_translate": "x86_translate",

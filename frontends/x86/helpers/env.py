@@ -1,6 +1,6 @@
 """Where the vCPU's state is: byte offsets into env and architectural bits as constants that native code freezes."""
 
-from frontends.x86.state import STATE
+from frontends.x86.state import STATE, Mode
 from tcg.runtime.layout import ExitReason, Interrupt
 
 EXIT_REQUEST = STATE.offset("exit_request")
@@ -85,6 +85,10 @@ FPU_IP = STATE.offset("fpu_ip")
 FPU_DP = STATE.offset("fpu_dp")
 MXCSR = STATE.offset("mxcsr")
 XMM = STATE.offset("xmm")
+XMM_SIZE = STATE.fields["xmm"].stride
+STATE_IMAGE = STATE.offset("state_image")
+HOST_FCW = STATE.offset("host_fcw")
+X87_FLAGS = STATE.offset("x87_flags")
 
 # Segment registers by number (state.Seg)
 ES, CS, SS, DS, FS, GS, LDTR, TR = range(8)
@@ -128,6 +132,8 @@ EFER_SCE, EFER_LME, EFER_LMA, EFER_NXE, EFER_FFXSR = 1, 1 << 8, 1 << 10, 1 << 11
 
 PHYS_BITS = 40  # MAXPHYADDR as CPUID reports it
 PHYS_MASK = (1 << PHYS_BITS) - 1
+
+CODE64_MODE = int(Mode.CODE64)  # in env.mode
 
 # MMU indexes
 MMU_KERNEL, MMU_USER, MMU_KERNEL_AC = 0, 1, 2

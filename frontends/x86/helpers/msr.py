@@ -241,7 +241,7 @@ def helper_x86_wrmsr(env: int) -> None:
         # Branch recording is not announced: only "all off" is taken.
         if value != 0:
             unimplemented(env, UNIMPLEMENTED_MSR_WRITE, number)
-    elif number == IA32_MTRRCAP or number == IA32_MCG_CAP:  # noqa: SIM109  (a tuple is slow to compile)
+    elif number == IA32_MTRRCAP or number == IA32_MCG_CAP:
         raise_gp(env, 0)
     elif ask(env, MSR_WRITE, number, value, 0) != 1:
         unimplemented(env, UNIMPLEMENTED_MSR_WRITE, number)
