@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from backends.llvm.emitter import LLVM_TYPE, Emitter
 from tcg.ir.block import Const, HelperDecl, Op, Operand
-from tcg.ir.types import I8, I16, I32, I64, I128, V128, Type
+from tcg.ir.types import I8, I16, I32, I64, I128, INT_OF_SIZE, V128, Type
 
 _B, _H, _W, _D = "<16 x i8>", "<8 x i16>", "<4 x i32>", "<2 x i64>"
 _IMM = "imm"
@@ -47,42 +47,16 @@ _rows("sha", _W, (_W, _W), sha1nexte="sha1nexte", sha1msg1="sha1msg1", sha1msg2=
 _rows("sha", _W, (_W, _W), sha256msg2="sha256msg2")
 _rows("sha", _W, (_W, _W, _W), sha256rnds2="sha256rnds2")
 _rows("sha", _W, (_W, _W, _IMM), sha1rnds4="sha1rnds4")
-_rows("sse4.2", "i32", ("i32", "i8"), crc32_8="sse42.crc32.32.8")
-_rows("sse4.2", "i32", ("i32", "i16"), crc32_16="sse42.crc32.32.16")
-_rows("sse4.2", "i32", ("i32", "i32"), crc32_32="sse42.crc32.32.32")
-_rows("sse4.2", "i64", ("i64", "i64"), crc32_64="sse42.crc32.64.64")
-_rows("bmi2", "i32", ("i32", "i32"), pdep_32="bmi.pdep.32", pext_32="bmi.pext.32")
-_rows("bmi2", "i64", ("i64", "i64"), pdep_64="bmi.pdep.64", pext_64="bmi.pext.64")
+_rows("bmi2", "i64", ("i64", "i64"), pdep="bmi.pdep.64", pext="bmi.pext.64")
 _rows("sse2", _W, (_H, _H), pmaddwd="sse2.pmadd.wd")
 _rows("sse2", _D, (_B, _B), psadbw="sse2.psad.bw")
 _rows("ssse3", _H, (_B, _B), pmaddubsw="ssse3.pmadd.ub.sw.128")
 _rows("ssse3", _H, (_H, _H), pmulhrsw="ssse3.pmul.hr.sw.128")
 _rows("sse4.1", _H, (_H,), phminposuw="sse41.phminposuw")
 _rows("sse4.1", _H, (_B, _B, _IMM), mpsadbw="sse41.mpsadbw")
-_rows("sse4.2", "i32", (_B, _B, _IMM), pcmpistri="sse42.pcmpistri128")
+_rows("sse", "<4 x float>", ("<4 x float>",), rcpps="sse.rcp.ps", rsqrtps="sse.rsqrt.ps")
 _rows("sse4.2", _B, (_B, _B, _IMM), pcmpistrm="sse42.pcmpistrm128")
-_rows("sse4.2", "i32", (_B, "i32", _B, "i32", _IMM), pcmpestri="sse42.pcmpestri128")
 _rows("sse4.2", _B, (_B, "i32", _B, "i32", _IMM), pcmpestrm="sse42.pcmpestrm128")
-_rows(
-    "sse4.2",
-    "i32",
-    (_B, _B, _IMM),
-    pcmpistr_a="sse42.pcmpistria128",
-    pcmpistr_c="sse42.pcmpistric128",
-    pcmpistr_o="sse42.pcmpistrio128",
-    pcmpistr_s="sse42.pcmpistris128",
-    pcmpistr_z="sse42.pcmpistriz128",
-)
-_rows(
-    "sse4.2",
-    "i32",
-    (_B, "i32", _B, "i32", _IMM),
-    pcmpestr_a="sse42.pcmpestria128",
-    pcmpestr_c="sse42.pcmpestric128",
-    pcmpestr_o="sse42.pcmpestrio128",
-    pcmpestr_s="sse42.pcmpestris128",
-    pcmpestr_z="sse42.pcmpestriz128",
-)
 
 _FLOAT = {"x86_dpps": "dpps", "x86_dppd": "dppd"}  # asm with side effects: they set MXCSR's flags
 
@@ -111,6 +85,8 @@ def expand(e: Emitter, helper: HelperDecl, op: Op) -> bool:
     """Write the call in line and say True, or leave it to be a call."""
     if helper.name in _FLOAT:
         return _dot_product(e, _FLOAT[helper.name], op)
+    if helper.name == "x86_crc32c":
+        return _crc32c(e, op)
     row = INLINE.get(helper.name)
     if row is None or row.feature not in e.module.host.on or len(row.args) != len(op.ins):
         return False
@@ -131,6 +107,24 @@ def expand(e: Emitter, helper: HelperDecl, op: Op) -> bool:
     else:
         how = "trunc" if _INT[row.result].width > out.type.width else "zext"
         e.set(out, f"{how} {row.result} {value} to {LLVM_TYPE[out.type]}")
+    return True
+
+
+def _crc32c(e: Emitter, op: Op) -> bool:
+    """(crc, value, size in bytes) -> crc, all i64."""
+    crc, value, size = op.ins
+    if "sse4.2" not in e.module.host.on or not isinstance(size, Const) or size.value not in INT_OF_SIZE:
+        return False
+    source = INT_OF_SIZE[size.value]
+    width = I64 if source is I64 else I32
+    kind, source_kind = LLVM_TYPE[width], LLVM_TYPE[source]
+    name = f"llvm.x86.sse42.crc32.{width.width}.{source.width}"
+    function = e.module.intrinsic(name, kind, kind, source_kind)
+    result = e.new(f"call {kind} {function}({_resized(e, crc, width)}, {_resized(e, value, source)})")
+    if width is I64:
+        e.alias(op.outs[0], result)
+    else:
+        e.set(op.outs[0], f"zext i32 {result} to i64")
     return True
 
 

@@ -23,6 +23,17 @@ def _c_type(type_: Type) -> str:
     return LLVM_TYPE[type_] if type_ in (F32, F64) else "i64"
 
 
+def _memory(helper: HelperDecl) -> str:
+    """What LLVM may assume of the helper (wide values pass through env, so nothing then)."""
+    if any(t in _WIDE for t in helper.args) or helper.ret in _WIDE or helper.ret is None:
+        return ""
+    if helper.effects == Effect.NONE:
+        return " memory(none) willreturn"
+    if not helper.effects & ~(Effect.READS_ENV | Effect.READS_MEM):
+        return " memory(read) willreturn"
+    return ""
+
+
 @lowers("call")
 def _call(e: Emitter, op: Op) -> None:
     helper: HelperDecl = attr(op, "helper")
@@ -44,8 +55,7 @@ def _call(e: Emitter, op: Op) -> None:
     result = "void" if helper.ret is None or wide_result else _c_type(helper.ret)
     symbol = f"helper_{helper.name}"
     types = ", ".join(a.split(" ", 1)[0] for a in args)
-    pure = " memory(none) willreturn" if helper.effects == Effect.NONE and not wide and not wide_result else ""
-    e.module.declare(symbol, f"declare {result} @{symbol}({types}) nounwind{pure}")
+    e.module.declare(symbol, f"declare {result} @{symbol}({types}) nounwind{_memory(helper)}")
     call = f"call {result} @{symbol}({', '.join(args)})"
     if result == "void":
         e.line(call)
