@@ -223,8 +223,8 @@ class Generator:
             self.keep(b.vwiden(a, narrow, wide, signed=rng.random() < 0.5))
         else:
             self.keep(b.vmovmsk(a, lane))
-            value = self.operand(rng.choice((I8, I16, I32, I64)))
-            self.keep(b.vdup(value, {1: Lane.B, 2: Lane.H, 4: Lane.W, 8: Lane.D}[value.type.size]))
+            element = rng.choice((I8, I16, I32, I64))
+            self.keep(b.vdup(self.operand(element), {1: Lane.B, 2: Lane.H, 4: Lane.W, 8: Lane.D}[element.size]))
 
     def float_(self) -> None:
         rng, b = self.rng, self.b

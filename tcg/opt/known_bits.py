@@ -76,9 +76,7 @@ def _add(known: KnownBits, op: Op) -> Bits:
     total = o1 + o2
     zeros, ones = low & ~total, low & total
     largest = (z1 ^ mask) + (z2 ^ mask)
-    if largest <= mask:
-        zeros |= mask & ~((1 << largest.bit_length()) - 1)
-    return zeros, ones
+    return zeros | (mask & ~((1 << largest.bit_length()) - 1)), ones
 
 
 def _shift(known: KnownBits, op: Op) -> Bits:

@@ -13,12 +13,15 @@ from tcg.ir.verify import verify
 from tcg.opt.pipeline import optimize
 
 
+OTHER_HOLES = {**HOLES, "r1": HOLES["r0"], "imm": 5}  # both registers the same
+
+
 def execute(block: Block, seed: int) -> tuple[Outcome, bytes, bytes, int, int]:
     rng = random.Random(seed)
     env = bytearray(rng.randbytes(ENV_SIZE))
     memory = FlatMemory(bytearray(rng.randbytes(MEMORY_SIZE)), MEMORY_BASE)
     fp = FpRegisters()
-    outcome = run(block, env, memory, HELPERS, HOLES, fp)
+    outcome = run(block, env, memory, HELPERS, OTHER_HOLES if seed % 2 else HOLES, fp)
     return outcome, bytes(env), bytes(memory.data), fp.simd.flags, fp.x87.flags
 
 
@@ -27,7 +30,7 @@ def test_random_blocks_keep_their_meaning(seed: int) -> None:
     print("seed", seed)
     rng = random.Random(seed)
     for i in range(15):
-        block = random_block(rng, rng.randrange(4, 60)).block
+        block = random_block(rng, rng.randrange(4, 60), memory=i % 2 == 0).block
         before = show(block)
         better = optimize(block)
         assert show(block) == before, "the input was changed"
