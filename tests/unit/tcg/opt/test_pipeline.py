@@ -12,7 +12,6 @@ from tcg.ir.text import parse, show
 from tcg.ir.verify import verify
 from tcg.opt.pipeline import optimize
 
-
 OTHER_HOLES = {**HOLES, "r1": HOLES["r0"], "imm": 5}  # both registers the same
 
 
