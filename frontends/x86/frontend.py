@@ -65,6 +65,10 @@ class X86Frontend:
             x.raise_(_UD)
         else:
             row.emit(x)
+        # A form that leaves on one path and falls on along another takes chained exit 1 there, as the block ends here.
+        ops = x.b.block.ops
+        if any(op.name in _EXITS for op in ops) and not _ends(ops[-1]):
+            x.b.goto_tb(1, x.next_pc)
 
     def _row(self, key: X86Key) -> Row | None:
         row = INSTRUCTIONS.get(key.name)
