@@ -47,13 +47,17 @@ def target_machine(opt: int = 2) -> llvm.TargetMachine:
     llvm.initialize_native_asmprinter()
     llvm.initialize_native_asmparser()
     return llvm.Target.from_default_triple().create_target_machine(
-        cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=opt, reloc="pic", codemodel="small"
+        cpu=llvm.get_host_cpu_name(),
+        features=llvm.get_host_cpu_features().flatten(),
+        opt=opt,
+        reloc="pic",
+        codemodel="small",
     )
 
 
-def import_modules(recipe: Recipe) -> None:
+def import_modules(recipe: Recipe, core: Sequence[str]) -> None:
     """Fill NATIVE and HOOKS."""
-    for name in (*CORE_MODULES, *recipe.guest_modules):
+    for name in (*core, *recipe.guest_modules):
         importlib.import_module(name)
     HOOKS.update(recipe.hooks)
 
@@ -151,11 +155,12 @@ def compile_object(
     progress: Callable[[str], None] | None = None,
     processes: int = 2,
     roots: Sequence[str] | None = None,
+    modules: Sequence[str] = CORE_MODULES,
 ) -> bytes:
-    """The object file with every registered native function (or `roots` and what they need) and the gates."""
+    """The object file with all native functions of `modules` and the guest (or `roots` and what they need) and the gates."""
     say = progress or (lambda _text: None)
     start = time.perf_counter()
-    import_modules(recipe)
+    import_modules(recipe, modules)
     everything = [f.symbol for f in NATIVE.values() if f.kind != "primitive"]
     symbols = everything if roots is None else reachable(roots)
     texts = compile_parts(symbols, processes)

@@ -25,7 +25,16 @@ from tcg.runtime.registry import CORE_MODULES, RUNTIMES, Recipe
 
 MAGIC = b"tessera-runtime-1\n"
 _LIBC = ("memset", "memcpy", "memmove", "memcmp", "sched_yield", "aligned_alloc", "free")
-LIBC = ("aligned_alloc", "free", "sched_yield", "memcmp", "bcmp", "memcpy", "memmove", "memset")  # all that objects may need
+LIBC = (
+    "aligned_alloc",
+    "free",
+    "sched_yield",
+    "memcmp",
+    "bcmp",
+    "memcpy",
+    "memmove",
+    "memset",
+)  # all that objects may need
 SUPPORT_MODULES = ("tcg.runtime.build", "tcg.runtime.native", "tcg.runtime.layout", "tcg.runtime.struct")
 
 
@@ -148,8 +157,8 @@ def load(name: str, progress: Callable[[str], None] | None = None, directory: Pa
     return Runtime(code, exports)
 
 
-def runtime_from(recipe: Recipe, roots: Sequence[str]) -> Runtime:
-    """An uncached run-time of only `roots` and what they need: for tests of a few functions."""
+def runtime_from(recipe: Recipe, roots: Sequence[str], modules: Sequence[str] = CORE_MODULES) -> Runtime:
+    """An uncached run-time of only `roots` and what they need, out of `modules`: for tests of a few functions."""
     from tcg.runtime import build as builder
 
-    return Runtime(builder.compile_object(recipe, None, 1, roots), builder.exported_symbols(recipe))
+    return Runtime(builder.compile_object(recipe, None, 1, roots, modules), roots)

@@ -1,4 +1,4 @@
-"""One run-time object of the toy guest for all tests here, cached under the session's temporary directory."""
+"""One run-time object of the toy guest for all tests here; the cache keeps it until a source changes."""
 
 import pytest
 from toy_guest import RECIPE, Toy

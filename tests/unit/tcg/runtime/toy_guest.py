@@ -41,7 +41,9 @@ PAGES = 1024
 STEP_MODE = 2
 _PC, _CPU, _CAUSE, _STEPS = (TOY.offset(n) for n in ("pc", "cpu", "cause", "steps"))
 _VECTOR, _SAVED, _ENABLED, _SHADOW = (TOY.offset(n) for n in ("vector", "saved_pc", "enabled", "shadow"))
-_TABLE, _EXCEPTION, _REASON, _INDEX = (TOY.offset(n) for n in ("page_table", "exception", "exit_reason", "exception_index"))
+_TABLE, _EXCEPTION, _REASON, _INDEX = (
+    TOY.offset(n) for n in ("page_table", "exception", "exit_reason", "exception_index")
+)
 _FAULT, _REQUEST, _HALTED = TOY.offset("fault_gva"), TOY.offset("interrupt_request"), TOY.offset("halted")
 _WALK_GPA, _WALK_PROT, _WALK_SIZE = (CPU.offset(n) for n in ("walk_gpa", "walk_prot", "walk_size"))
 _EXCEPTION_REASON, _SHUTDOWN = int(ExitReason.EXCEPTION), int(ExitReason.SHUTDOWN)
