@@ -1,7 +1,8 @@
 """Where host code lives: one memfd mapped twice, so that no page is writable and executable at once.
 
 Native code writes through the writable mapping (`rw`) and runs the executable one (`rx`); `rw - rx` is the delta in the
-MACHINE struct. Calls and jumps to the run-time object have 32-bit displacements, so the executable mapping is placed within
+MACHINE struct. Calls and jumps to the run-time object have 32-bit displacements, so the executable mapping is placed
+within
 `REACH` of it. Space is handed out by a bump pointer in the MACHINE struct; a full buffer is flushed as a whole.
 """
 

@@ -1,8 +1,8 @@
 """Python's side of the translation tables that native code reads: forms, patterns with their trie, stencils.
 
-Arrays grow by doubling; the MACHINE struct is pointed to the new one, and the old one is kept as long as this object lives
-(native code reloads its pointers after each callback, but need not have done so yet). Filled under tb_lock: from the
-callbacks of the assembler, or before a vCPU runs.
+Arrays grow by doubling; the MACHINE struct is pointed to the new one, and the old one is kept as long as this object
+lives (native code reloads its pointers after each callback, but need not have done so yet). Filled under tb_lock: from
+the callbacks of the assembler, or before a vCPU runs.
 
     add_form(form) -> id                     find_pattern(mode, code) -> id or -1
     add_pattern(mode, pattern) -> id         set_stencil(form id, variant, stencil)

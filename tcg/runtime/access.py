@@ -4,10 +4,10 @@ Stencils call helper_ld8..64, helper_st8..64 (128 bits through env.scratch) and 
 `load_as`, `store_as` (any mmu index) and `tlb_probe` (a host pointer for bulk work). After each call env.exception says
 whether the access happened: a guest exception, or REFLOW, is pending otherwise and no byte has been stored.
 
-A store to a page with translations first invalidates exactly the blocks that overlap the bytes. If one of them may be the
-running block (it contains env.pc), the store is not done: the vCPU leaves the block with REFLOW and the exec loop runs
-that instruction again alone (CPU.one_insn), as the last one that the old bytes had a say in. So an instruction must be
-restartable at each of its stores, as it must be for page faults.
+A store to a page with translations first invalidates exactly the blocks that overlap the bytes. If one of them may be
+the running block (it contains env.pc), the store is not done: the vCPU leaves the block with REFLOW and the exec loop
+runs that instruction again alone (CPU.one_insn), as the last one that the old bytes had a say in. So an instruction
+must be restartable at each of its stores, as it must be for page faults.
 """
 
 from tcg.runtime.blocks import invalidate_range
@@ -313,9 +313,9 @@ def helper_st128(env: int, gva: int) -> None:
     index = ld32(env + _ENV_MMU_INDEX)
     low = ld64(env + _SCRATCH)
     high = ld64(env + _SCRATCH + 8)
-    if (gva & 4095) > 4096 - 16:
-        if tlb_find(env, gva, WRITE, index) == 0 or tlb_find(env, gva + 15, WRITE, index) == 0:
-            return
+    crosses = (gva & 4095) > 4096 - 16
+    if crosses and (tlb_find(env, gva, WRITE, index) == 0 or tlb_find(env, gva + 15, WRITE, index) == 0):
+        return
     store_slow(env, gva, 8, low)
     if ld32(env + _ENV_EXCEPTION) == 0:
         store_slow(env, gva + 8, 8, high)
@@ -328,9 +328,9 @@ def helper_st128(env: int, gva: int) -> None:
 def tlb_probe(env: int, gva: int, access: int, mmu_index: int) -> int:
     """A host pointer to gva, good to the end of its page, for one access kind (0 read, 1 write, 2 fetch).
 
-    -1: not allowed, the guest exception is in env. 0: allowed but not by plain accesses (probe_flags says why: MMIO, ROM
-    or a page with translations): use load_as and store_as. probe_gpa is set in both good cases. The pointer is good until
-    the next access through the softmmu, callback or flush.
+    -1: not allowed, the guest exception is in env. 0: allowed but not by plain accesses (probe_flags says why: MMIO,
+    ROM or a page with translations): use load_as and store_as. probe_gpa is set in both good cases. The pointer is
+    good until the next access through the softmmu, callback or flush.
     """
     cpu = ld64(env + _ENV_CPU)
     entry = tlb_find(env, gva, access, mmu_index)
@@ -557,7 +557,7 @@ def helper_atomic_cmpxchg64(env: int, gva: int, expected: int, value: int) -> in
 
 @exported
 def helper_atomic_cmpxchg128(env: int, gva: int) -> None:
-    """scratch[0]: expected, then the old value; scratch[1]: new. gva is 16-byte aligned (the guest faults otherwise)."""
+    """scratch[0]: expected, then the old value; scratch[1]: new. gva is 16-byte aligned, or the guest has faulted."""
     index = ld32(env + _ENV_MMU_INDEX)
     entry = tlb_find(env, gva, WRITE, index)
     if entry == 0:

@@ -6,8 +6,8 @@
     4  copy: block head, hot parts end to end, the exit; then out of line the local jumps, cold parts, exit stubs
     5  patch every relocation with the hole values, which come from the pattern and the guest bytes
 
-Runs under tb_lock, outside JIT code. An instruction that goes on into the next page is a block of its own, entered in both
-pages' lists. In front of a block's code lies the address of its record (BLOCK_LINK bytes).
+Runs under tb_lock, outside JIT code. An instruction that goes on into the next page is a block of its own, entered in
+both pages' lists. In front of a block's code lies the address of its record (BLOCK_LINK bytes).
 
 Exits: slot 0 is the taken branch (TARGET), slot 1 the next instruction (NEXT_PC). An exit to the block's own page is a
 jump that chaining patches; its displacement lies within a cache line. One to another page depends on the address space
@@ -219,7 +219,7 @@ def walk_trie(machine: int, mode: int, code: int, room: int) -> int:
 
 @native
 def collect(env: int, pc: int, hva: int, room: int, limit: int) -> int:
-    """Fill CPU.insns from pc on; `room` bytes at hva. The number of instructions; 0: none fits whole; -1: host error."""
+    """Fill CPU.insns from pc on, `room` bytes at hva: how many instructions; 0: none fits whole; -1: host error."""
     cpu = ld64(env + _ENV_CPU)
     machine = ld64(cpu + _MACHINE)
     mode = ld32(env + _ENV_MODE)
@@ -421,7 +421,7 @@ def place_whole(machine: int, values: int, stencil: int, at: int) -> int:
 
 @native
 def align_field(machine: int, at: int, field: int, field2: int) -> int:
-    """Pad with NOPs so that the 4-byte fields at at + field, at + field2 (-1: none) cross no cache line; the new `at`."""
+    """Pad with NOPs so that the 4-byte fields at at + field and field2 (-1: none) cross no cache line; the new `at`."""
     pad = 0
     while pad < LINE:
         first = field < 0 or (at + pad + field) & (LINE - 1) <= LINE - 4

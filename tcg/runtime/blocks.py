@@ -1,8 +1,9 @@
 """Blocks once they exist: page lists, chaining, invalidation, the flush of everything.
 
-A PAGE record lists the blocks that have bytes in that physical page (a link's low bit says whether it is the block's first
-or second page) and the 64-byte lines they cover. A chained jump is an EXIT_SLOT in its target's `incoming` list, so that
-invalidation can point every jump back at its stub. All of this is done under tb_lock; functions that need it say so.
+A PAGE record lists the blocks that have bytes in that physical page (a link's low bit says whether it is the block's
+first or second page) and the 64-byte lines they cover. A chained jump is an EXIT_SLOT in its target's `incoming` list,
+so that invalidation can point every jump back at its stub. All of this is done under tb_lock; functions that need it
+say so.
 
 Jumps are patched by one 4-byte store through the writable mapping; the assembler lays them so that the field never
 crosses a cache line.
@@ -229,7 +230,10 @@ def invalidate_range(machine: int, gpa: int, size: int, pc: int) -> int:
 
 @exported
 def ram_written(machine: int, gpa: int, size: int) -> None:
-    """Somebody other than a vCPU (a device's DMA, a debugger) wrote RAM: drop what was translated from it. Takes tb_lock."""
+    """Somebody other than a vCPU (a device's DMA, a debugger) wrote RAM: drop what was translated from it.
+
+    Takes tb_lock: call it without the GIL.
+    """
     end = gpa + size
     while gpa < end:
         part = least(end, (gpa & -4096) + 4096) - gpa

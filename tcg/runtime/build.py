@@ -1,8 +1,9 @@
 """Compile all native functions to one object: Numba for each function, then LLVM once over the whole.
 
-Needs numba; only tcg.runtime.object imports this, and only when no cached object fits. Each function is compiled by Numba
-alone and unoptimised (calls are external symbols), so the cost is linear: some 20 ms a function. The texts are linked, the
-uninteresting symbols made internal, and one O2 pipeline inlines and optimises. Two processes share Numba's part.
+Needs numba; only tcg.runtime.object imports this, and only when no cached object fits. Each function is compiled by
+Numba alone and unoptimised (calls are external symbols), so the cost is linear: some 20 ms a function. The texts are
+linked, the uninteresting symbols made internal, and one O2 pipeline inlines and optimises. Two processes share Numba's
+part.
 """
 
 import importlib
@@ -157,7 +158,7 @@ def compile_object(
     roots: Sequence[str] | None = None,
     modules: Sequence[str] = CORE_MODULES,
 ) -> bytes:
-    """The object file with all native functions of `modules` and the guest (or `roots` and what they need) and the gates."""
+    """The object file: all native functions of `modules` and the guest (or `roots` and what they need), the gates."""
     say = progress or (lambda _text: None)
     start = time.perf_counter()
     import_modules(recipe, modules)
@@ -202,7 +203,7 @@ def exported_symbols(recipe: Recipe) -> list[str]:
 
 
 def link(texts: Sequence[str], gate_texts: Sequence[str], gate_symbols: Sequence[str]) -> llvm.ModuleRef:
-    """One module of all texts, the primitives and the hooks; everything internal but exported symbols and the gates'."""
+    """One module of all texts, primitives and hooks; everything internal but exported symbols and the gates'."""
     primitives = [f for f in NATIVE.values() if f.kind == "primitive"]
     keep = {f.symbol for f in NATIVE.values() if f.kind == "exported"}.union(gate_symbols)
     module = llvm.parse_assembly(INTRINSICS + "".join(primitive_text(f) for f in primitives))

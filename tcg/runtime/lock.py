@@ -1,7 +1,7 @@
 """tb_lock: one spin lock over code generation, jump patching and invalidation. Look-ups never take it.
 
-The holder may be inside a callback that waits for the GIL, so nobody may wait for the lock while holding the GIL: Python
-calls exported functions that lock through ctypes' ordinary (GIL-releasing) function types.
+The holder may be inside a callback that waits for the GIL, so nobody may wait for the lock while holding the GIL:
+Python calls exported functions that lock through ctypes' ordinary (GIL-releasing) function types.
 """
 
 from tcg.runtime.layout import MACHINE

@@ -5,7 +5,8 @@
         HALT        halted and nothing to take; call again when interrupt_request has changed
         SHUTDOWN, HOST_ERROR, or a reason that the guest part made up
 
-Anyone stops it by an atomic OR into interrupt_request followed by a store of 1 to exit_request: the next block head sees it.
+Anyone stops it by an atomic OR into interrupt_request followed by a store of 1 to exit_request: the next block head
+sees it.
 
 A block is looked up in the current jump cache, then in the QHT by physical pc, else assembled. An exit that came back
 unchained is then chained to it. With CPU.one_insn set (a store hit the running block; interrupts are held off for one
@@ -93,7 +94,7 @@ _STOP = int(ExitReason.STOP)
 
 @native
 def translate_block(env: int, pc: int, limit: int, keep: int) -> int:
-    """assemble_locked under the lock, after a flush if the code buffer is full; a record, or 0 with env.exception set."""
+    """assemble_locked under the lock, after a flush if the buffer is full; a record, or 0 with env.exception set."""
     cpu = ld64(env + _ENV_CPU)
     machine = ld64(cpu + _MACHINE)
     start = rdtsc()
@@ -111,7 +112,7 @@ def translate_block(env: int, pc: int, limit: int, keep: int) -> int:
 
 @native
 def second_page_differs(env: int, block: int, pc: int) -> int:
-    """Whether a block that goes on into the next page is not what pc leads to now: 1; 2: that page cannot be fetched."""
+    """1: a block that goes on into the next page is not what pc leads to now; 2: that page cannot be fetched."""
     index = ld32(env + _MMU_INDEX)
     entry = tlb_find(env, (pc & -4096) + 4096, _FETCH, index)
     if entry == 0:

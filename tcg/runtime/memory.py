@@ -1,8 +1,9 @@
 """Raw memory, atomics and unsigned arithmetic for native code. Addresses are host addresses (hva) as int64.
 
-All values are int64 (see `native` for the rule and the decorators, which are re-exported here). Loads narrower than 64 bits
-zero-extend (`ld8`..`ld32`) or sign-extend (`ld8s`..`ld32s`); stores take the low bits. No alignment is needed except where
-said. Each primitive carries the LLVM text that the object is built from and a Python body with the same meaning.
+All values are int64 (see `native` for the rule and the decorators, which are re-exported here). Loads narrower than 64
+bits zero-extend (`ld8`..`ld32`) or sign-extend (`ld8s`..`ld32s`); stores take the low bits. No alignment is needed
+except where said. Each primitive carries the LLVM text that the object is built from and a Python body with the same
+meaning.
 """
 
 import ctypes
@@ -11,13 +12,79 @@ import time
 from tcg.runtime.native import bind_hook, exported, external, native, primitive, wrap
 
 __all__ = [
-    "add32", "alloc_zeroed", "asr", "atomic_add32", "atomic_add64", "atomic_and32", "atomic_and64", "atomic_or32", "atomic_or64",
-    "bind_hook", "bswap16", "bswap32", "bswap64", "call_ptr1", "call_ptr2", "call_ptr3", "call_ptr5", "cas8", "cas16",
-    "cas32", "cas64", "cas128", "clz64", "compiler_barrier", "ctz64", "exported", "external", "fence", "fence_acquire", "fence_release", "ld8", "ld8s",
-    "ld16", "ld16s", "ld32", "ld32s", "ld64", "load32_acquire", "load64_acquire", "lsr", "memcmp_eq", "memcpy", "memmove",
-    "memset", "mulhs", "mulhu", "native", "pause", "popcount64", "primitive", "rdtsc", "release", "shl", "st8", "st16", "st32", "st64",
-    "store32_release", "store64_release", "sx8", "sx16", "sx32", "udiv", "udiv128", "ule", "ult", "urem", "wrap", "xchg32",
-    "xchg64", "zx8", "zx16", "zx32",
+    "add32",
+    "alloc_zeroed",
+    "asr",
+    "atomic_add32",
+    "atomic_add64",
+    "atomic_and32",
+    "atomic_and64",
+    "atomic_or32",
+    "atomic_or64",
+    "bind_hook",
+    "bswap16",
+    "bswap32",
+    "bswap64",
+    "call_ptr1",
+    "call_ptr2",
+    "call_ptr3",
+    "call_ptr5",
+    "cas8",
+    "cas16",
+    "cas32",
+    "cas64",
+    "cas128",
+    "clz64",
+    "compiler_barrier",
+    "ctz64",
+    "exported",
+    "external",
+    "fence",
+    "fence_acquire",
+    "fence_release",
+    "ld8",
+    "ld8s",
+    "ld16",
+    "ld16s",
+    "ld32",
+    "ld32s",
+    "ld64",
+    "load32_acquire",
+    "load64_acquire",
+    "lsr",
+    "memcmp_eq",
+    "memcpy",
+    "memmove",
+    "memset",
+    "mulhs",
+    "mulhu",
+    "native",
+    "pause",
+    "popcount64",
+    "primitive",
+    "rdtsc",
+    "release",
+    "shl",
+    "st8",
+    "st16",
+    "st32",
+    "st64",
+    "store32_release",
+    "store64_release",
+    "sx8",
+    "sx16",
+    "sx32",
+    "udiv",
+    "udiv128",
+    "ule",
+    "ult",
+    "urem",
+    "wrap",
+    "xchg32",
+    "xchg64",
+    "zx8",
+    "zx16",
+    "zx32",
 ]  # fmt: skip
 
 M64 = (1 << 64) - 1
@@ -33,7 +100,8 @@ def _write(hva: int, size: int, value: int) -> None:
 
 
 def _load(bits: int, extend: str) -> str:
-    return f"%p = inttoptr i64 %hva to ptr\n%v = load i{bits}, ptr %p, align 1\n%r = {extend} i{bits} %v to i64\nret i64 %r"
+    load = f"%p = inttoptr i64 %hva to ptr\n%v = load i{bits}, ptr %p, align 1\n"
+    return f"{load}%r = {extend} i{bits} %v to i64\nret i64 %r"
 
 
 def _store(bits: int) -> str:
@@ -389,7 +457,8 @@ def load64_acquire(hva: int) -> int:
 
 
 @primitive(
-    "%p = inttoptr i64 %hva to ptr\n%v = trunc i64 %value to i32\nstore atomic i32 %v, ptr %p release, align 4\nret ptr null"
+    "%p = inttoptr i64 %hva to ptr\n%v = trunc i64 %value to i32\n"
+    "store atomic i32 %v, ptr %p release, align 4\nret ptr null"
 )
 def store32_release(hva: int, value: int) -> None:
     _write(hva, 4, value)
@@ -426,7 +495,8 @@ def pause() -> None:
 
 
 @primitive(
-    "%p = call ptr @aligned_alloc(i64 64, i64 %size)\ncall void @llvm.memset.p0.i64(ptr %p, i8 0, i64 %size, i1 false)\n"
+    "%p = call ptr @aligned_alloc(i64 64, i64 %size)\n"
+    "call void @llvm.memset.p0.i64(ptr %p, i8 0, i64 %size, i1 false)\n"
     "%r = ptrtoint ptr %p to i64\nret i64 %r"
 )
 def alloc_zeroed(size: int) -> int:

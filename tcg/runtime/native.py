@@ -2,18 +2,19 @@
 
     @native                      seen by other native code only, inlined where LLVM likes
     @exported                    also a C symbol under its plain name: stencils, gates and Python call it
-    @primitive("LLVM text")      one LLVM function body for what Python cannot say (raw loads, atomics, unsigned division)
+    @primitive("LLVM text")      an LLVM function body: what Python cannot say (raw loads, atomics, unsigned division)
     @external("symbol")          defined elsewhere: by the gates or as a guest's hook (`bind_hook`)
 
-THE int64 RULE: every argument, result and local is int64 (addresses, registers, flags, counts); `-> None` where nothing is
-returned, `float` (a double) where floating point is meant. Numba turns uint64 + int64 into float64, so unsigned meanings
-are functions (`lsr`, `ult`, `udiv`). Comparisons are signed; arithmetic wraps; `//` and `%` are Python's floor versions
-and slow; shifting by 64 or more is undefined except through `lsr`. No exceptions, no strings, no objects, no globals but
-ints and other native functions. A module constant is frozen at build: write `CHAIN = int(ExitReason.CHAIN)`.
+THE int64 RULE: every argument, result and local is int64 (addresses, registers, flags, counts); `-> None` where
+nothing is returned, `float` (a double) where floating point is meant. Numba turns uint64 + int64 into float64, so
+unsigned meanings are functions (`lsr`, `ult`, `udiv`). Comparisons are signed; arithmetic wraps; `//` and `%` are
+Python's floor versions and slow; shifting by 64 or more is undefined except through `lsr`. No exceptions, no strings,
+no objects, no globals but ints and other native functions. A module constant is frozen at build: write `CHAIN =
+int(ExitReason.CHAIN)`.
 
-Each function is compiled alone, calls go by symbol (recursion and cycles between modules are fine), and one LLVM run over
-the whole then inlines. Called from Python, a native function runs its Python body on wrapped ints: for debugging and unit
-tests, not for speed.
+Each function is compiled alone, calls go by symbol (recursion and cycles between modules are fine), and one LLVM run
+over the whole then inlines. Called from Python, a native function runs its Python body on wrapped ints: for debugging
+and unit tests, not for speed.
 """
 
 import inspect
@@ -89,7 +90,7 @@ def primitive(text: str) -> Callable[[F], F]:
 
 
 def external(symbol: str) -> Callable[[F], F]:
-    """A function that another module of the object defines under `symbol`; the Python body is the fallback for tests."""
+    """A function that another module of the object defines under `symbol`; the body is the fallback for tests."""
 
     def register(function: F) -> F:
         return cast(F, NativeFunction(function, "external", symbol))

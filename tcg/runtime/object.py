@@ -4,10 +4,10 @@
     runtime.address("cpu_exec")
     runtime.call("qht_find", machine, gpa, pc, mode)
 
-The file is <cache>/runtime-<name>-<key>.o: a header (magic, SHA-256 of the rest), the exported symbols, the object. The key
-hashes the sources of all modules of the recipe, the LLVM version and the host CPU with its features. A file that is
-damaged, truncated or of another key is ignored and rebuilt, never trusted; it is written to a temporary name and renamed;
-a disk that takes no file costs the next start a rebuild, nothing else.
+The file is <cache>/runtime-<name>-<key>.o: a header (magic, SHA-256 of the rest), the exported symbols, the object.
+The key hashes the sources of all modules of the recipe, the LLVM version and the host CPU with its features. A file
+that is damaged, truncated or of another key is ignored and rebuilt, never trusted; it is written to a temporary name
+and renamed; a disk that takes no file costs the next start a rebuild, nothing else.
 """
 
 import contextlib

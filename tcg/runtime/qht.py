@@ -111,6 +111,13 @@ def qht_free(machine: int) -> None:
     st64(machine + _QHT, 0)
 
 
+@native
+def same_key(block: int, gpa: int, pc: int, mode: int) -> int:
+    if ld64(block + _B_PC) == pc and ld64(block + _B_GPA) == gpa and ld32(block + _B_MODE) == mode:
+        return 1
+    return 0
+
+
 @exported
 def qht_find(machine: int, gpa: int, pc: int, mode: int) -> int:
     """hva of the block at (gpa, pc, mode), or 0. Any thread, no lock."""
@@ -128,10 +135,9 @@ def qht_find(machine: int, gpa: int, pc: int, mode: int) -> int:
             for i in range(QHT_ENTRIES):
                 if ld32(bucket + _HASHES + 4 * i) == key:
                     block = load64_acquire(bucket + _BLOCKS + 8 * i)
-                    if block != 0:
-                        if ld64(block + _B_PC) == pc and ld64(block + _B_GPA) == gpa and ld32(block + _B_MODE) == mode:
-                            found = block
-                            break
+                    if block != 0 and same_key(block, gpa, pc, mode) != 0:
+                        found = block
+                        break
             bucket = load64_acquire(bucket + _NEXT)
         fence_acquire()
         if ld32(head + _SEQUENCE) == sequence:

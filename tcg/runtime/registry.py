@@ -1,6 +1,7 @@
 """What goes into the run-time object: native modules by name, a guest's among them, and LLVM text from a backend.
 
-    RUNTIMES["x86"] = Recipe(("frontends.x86.helpers.paging", ...), {"guest_translate": "x86_translate"}, "backends.llvm.gates")
+    RUNTIMES["x86"] = Recipe(("frontends.x86.helpers.paging", ...), {"guest_translate": "x86_translate"},
+    "backends.llvm.gates")
 
 `tcg` imports no guest and no backend: a recipe names modules, and they are imported only where the object is built.
 """
@@ -25,7 +26,8 @@ CORE_MODULES = (
 class Recipe:
     """guest_modules: native modules imported after the core ones. hooks: external symbol -> exported function.
 
-    gates: a module with runtime_modules(), LLVM texts that define the C symbols GATE_SYMBOLS (enter, leave, callout); or "".
+    gates: a module with runtime_modules(), LLVM texts that define the C symbols GATE_SYMBOLS (enter, leave, callout);
+    or "".
     sources: further modules whose text the object depends on (constants, state layout).
     """
 

@@ -19,7 +19,7 @@ _CTYPES: dict[int, type[ctypes.c_uint8] | type[ctypes.c_uint16] | type[ctypes.c_
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """`count` elements of `size` bytes (16: a vector or 80-bit float slot), `stride` bytes apart; `doc` says what it holds."""
+    """`count` elements of `size` bytes (16: a vector or 80-bit float slot), `stride` bytes apart; `doc`: what it is."""
 
     name: str
     size: int
@@ -35,7 +35,7 @@ def field(name: str, size: int, doc: str = "", *, count: int = 1, stride: int = 
 
 
 class Struct:
-    """Fields at naturally aligned offsets in declaration order, starting at `base`; `size` is where the next one may begin."""
+    """Fields at naturally aligned offsets in order of declaration from `base` on; `size`: where the next may begin."""
 
     def __init__(self, name: str, *fields: Field, base: int = 0, limit: int | None = None) -> None:
         self.name = name

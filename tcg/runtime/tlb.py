@@ -1,12 +1,12 @@
 """The software TLB: look-up, fill, growth, flushes; and where RAM is.
 
-Every address-space context has one TLB for each mmu index (mmu index 1 is the unprivileged one) and a jump cache for each
-of user and not user. Switching the context or index changes three words of env. A TLB is changed by its own vCPU's thread
-only, and no pointer to an entry survives a fill, a callback or a lock.
+Every address-space context has one TLB for each mmu index (mmu index 1 is the unprivileged one) and a jump cache for
+each of user and not user. Switching the context or index changes three words of env. A TLB is changed by its own
+vCPU's thread only, and no pointer to an entry survives a fill, a callback or a lock.
 
-An entry's tags are page | flags, or all ones; its info record (physical page, protection) is found by its index. Entries
-pushed out go through an 8-entry victim TLB. A table doubles when it has pushed out half of its size, and halves at a flush
-that finds it less than an eighth used.
+An entry's tags are page | flags, or all ones; its info record (physical page, protection) is found by its index.
+Entries pushed out go through an 8-entry victim TLB. A table doubles when it has pushed out half of its size, and
+halves at a flush that finds it less than an eighth used.
 """
 
 from tcg.runtime.hooks import guest_translate

@@ -62,7 +62,7 @@ def test_blocks_are_found_again_without_translation(toy: Toy) -> None:
 
 @pytest.mark.parametrize("start", [CODE + 4096 - n for n in range(1, 7)])
 def test_instruction_across_pages(toy: Toy, start: int) -> None:
-    """Bytes in two pages: right when aligned so, when entered in the middle of a block, and after either page changes."""
+    """Bytes in two pages: right inside a block and as its first instruction, and after either page changes."""
     code = NOP + addi(0, 5) + HALT
     toy.write(start - 1, code)
     for n in range(1, 3):

@@ -72,7 +72,7 @@ def test_like_a_dict(qht: Runtime, table: Table) -> None:
 
 
 def test_readers_beside_a_writer(qht: Runtime, table: Table) -> None:
-    """Blocks that stay are always found while others come and go and the table grows; what is found is the right one."""
+    """Blocks that stay are always found while others come and go and the table grows; what is found is right."""
     stable, count = 5_000, len(table.blocks)
     for n in range(stable):
         qht.call("qht_add", table.at, table.blocks[n])
