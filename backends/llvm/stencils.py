@@ -10,19 +10,18 @@ A batch shares LLVM's set-up, so callers should collect some dozens of blocks. C
 use one a thread.
 """
 
-import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import capstone
 import llvmlite.binding as llvm
-from elftools.elf.elffile import ELFFile
 
 from backends.llvm import lower  # noqa: F401  (registers the lowerings)
 from backends.llvm.emitter import HOLE_PREFIX, SYMBOL_PREFIX, ModuleText, Unsupported, emit_block
 from backends.llvm.host import host, target_machine
+from backends.llvm.object_file import ObjectFile, Relocation, Symbol
 from backends.llvm.split import POOL, Boundary, Fixup, basic_blocks, split
-from tcg.exec.forms import HoleSlot, RelocKind, Stencil, SymbolKind
+from tcg.exec.forms import HoleSlot, Reloc, RelocKind, Stencil, SymbolKind
 from tcg.ir.block import Block
 
 _ELF_KINDS = {
@@ -74,8 +73,7 @@ class StencilCompiler:
     def _compile(self, blocks: Iterable[tuple[int, Block]], *, opaque: bool) -> dict[int, Stencil]:
         module = ModuleText(host(), parallel=self.parallel)
         exits = {i: emit_block(module, str(i), block, opaque=opaque).exits for i, block in blocks}
-        elf = ELFFile(io.BytesIO(self.object_code(module.text())))
-        reader = _ObjectReader(elf, self._disassembler, module)
+        reader = _ObjectReader(ObjectFile(self.object_code(module.text())), self._disassembler, module)
         stencils: dict[int, Stencil] = {}
         for i, slots in exits.items():
             try:
@@ -107,32 +105,28 @@ class StencilCompiler:
 class _ObjectReader:
     """Finds the functions of one object file, and what their relocations mean to us."""
 
-    def __init__(self, elf: Any, disassembler: Any, module: ModuleText) -> None:
-        self._elf = elf
+    def __init__(self, file: ObjectFile, disassembler: Any, module: ModuleText) -> None:
+        self._file = file
         self._avx = module.host.avx
         self._short = module.short_holes()
         self._disassembler = disassembler
-        self._symbols = list(elf.get_section_by_name(".symtab").iter_symbols())
-        self._sections = {s.name: s for s in elf.iter_sections() if s.name.startswith((".text.", ".rela.text."))}
 
-    def read(self, symbol: str) -> tuple[bytes, int, tuple[Any, ...]]:
-        code = bytearray(self._sections[f".text.{symbol}"].data())
-        relocations = self._sections.get(f".rela.text.{symbol}")
-        constants = _Constants(self._elf)
-        fixups = [self._fixup(r, constants) for r in (relocations.iter_relocations() if relocations else ())]
+    def read(self, symbol: str) -> tuple[bytes, int, tuple[Reloc, ...]]:
+        number = self._file.section_number[f".text.{symbol}"]
+        code = bytearray(self._file.sections[number].data)
+        constants = _Constants(self._file)
+        fixups = [self._fixup(r, constants) for r in self._file.relocations.get(number, ())]
         boundaries = list(self._disassembler.disasm_lite(bytes(code), 0))
         if constants.data:
             self._unalign(code, boundaries, fixups)
         return split(basic_blocks(bytes(code), boundaries, fixups), bytes(constants.data))
 
-    def _fixup(self, relocation: Any, constants: "_Constants") -> Fixup:
-        elf_kind, addend = relocation["r_info_type"], relocation["r_addend"]
-        symbol = self._symbols[relocation["r_info_sym"]]
-        kind, name = _ELF_KINDS[elf_kind], symbol.name
-        at = relocation["r_offset"]
-        if name.startswith(HOLE_PREFIX) and symbol["st_shndx"] == "SHN_UNDEF":
+    def _fixup(self, relocation: Relocation, constants: "_Constants") -> Fixup:
+        at, symbol, addend = relocation.offset, relocation.symbol, relocation.addend
+        kind, name = _ELF_KINDS[relocation.kind], symbol.name
+        if name.startswith(HOLE_PREFIX) and not symbol.section:
             hole = name.removeprefix(HOLE_PREFIX).split(".")[0]
-            if kind is RelocKind.REL32 or (elf_kind == _SIGNED32 and addend and not self._is_offset(hole)):
+            if kind is RelocKind.REL32 or (relocation.kind == _SIGNED32 and addend and not self._is_offset(hole)):
                 raise _NeedsOpaqueHoles
             return Fixup(at, kind, SymbolKind.HOLE, _SLOTS[hole], "", addend, name in self._short)
         if name in _FIXED:
@@ -140,7 +134,7 @@ class _ObjectReader:
             return Fixup(at, kind, fixed, index, "", addend)
         if name.startswith("helper_"):
             return Fixup(at, kind, SymbolKind.HELPER, 0, name, addend)
-        if isinstance(symbol["st_shndx"], int):
+        if symbol.section:
             offset, addend = constants.place(symbol, addend)
             return Fixup(at, kind, SymbolKind.COLD, 0, POOL, offset + addend)
         raise Unsupported(f"LLVM calls {name}, which no run-time has")
@@ -172,25 +166,25 @@ class _ObjectReader:
 class _Constants:
     """The constants that one function reads, gathered in its own pool."""
 
-    def __init__(self, elf: Any) -> None:
-        self._elf = elf
+    def __init__(self, file: ObjectFile) -> None:
+        self._file = file
         self.data = bytearray()
         self._places: dict[tuple[int, int], int] = {}
 
-    def place(self, symbol: Any, addend: int) -> tuple[int, int]:
+    def place(self, symbol: Symbol, addend: int) -> tuple[int, int]:
         """(offset in the pool, addend left over) of the constant that symbol + addend leads to."""
-        number = symbol["st_shndx"]
-        section = self._elf.get_section(number)
+        number = symbol.section
+        section = self._file.sections[number]
         if not section.name.startswith(".rodata"):
             raise Unsupported(f"a stencil refers to {section.name}")
-        size = section["sh_entsize"] or 32
-        start = symbol["st_value"]
-        if symbol["st_info"]["type"] == "STT_SECTION":
+        size = section.entry_size or 32
+        start = symbol.value
+        if symbol.names_section:
             inside = (addend + 4) // size * size
             start, addend = start + inside, addend - inside
         key = (number, start)
         if key not in self._places:
             self.data += bytes(-len(self.data) % min(size, 16))
             self._places[key] = len(self.data)
-            self.data += section.data()[start : start + size]
+            self.data += section.data[start : start + size]
         return self._places[key], addend
