@@ -15,15 +15,24 @@ _DROPPED = ("avx512f", "avx10.1-256", "avx10.1-512", "avx10.1", "evex512", "egpr
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """LLVM's CPU name, its feature string for the target machine, and the features that are on."""
+    """LLVM's CPU name, all features it knows of this CPU, and those of them that code may use."""
 
     cpu: str
-    features: str
+    known: tuple[str, ...]
     on: frozenset[str]
 
     @property
     def avx(self) -> bool:
         return "avx" in self.on
+
+    @property
+    def features(self) -> str:
+        return ",".join(("+" if name in self.on else "-") + name for name in self.known)
+
+    def sse_only(self) -> "Host":
+        """The same host as if it had no VEX encodings (for tests of what such hosts run)."""
+        vex = {"avx", "avx2", "fma", "f16c", "fma4", "xop", "vaes", "vpclmulqdq", "bmi2", "gfni"}
+        return Host(self.cpu, self.known, frozenset(n for n in self.on - vex if not n.startswith("avx")))
 
 
 @cache
@@ -38,13 +47,13 @@ def host() -> Host:
     initialize()
     known = llvm.get_host_cpu_features()
     on = frozenset(name for name, have in known.items() if have and not name.startswith("avx512")) - set(_DROPPED)
-    text = ",".join(("+" if name in on else "-") + name for name in sorted(known))
-    return Host(llvm.get_host_cpu_name(), text, on)
+    return Host(llvm.get_host_cpu_name(), tuple(sorted(known)), on)
 
 
-def target_machine(opt: int = 2) -> Any:
+def target_machine(opt: int = 2, target: Host | None = None) -> Any:
     """A new target machine for absolute code (hosts patch addresses); not shared between threads."""
     initialize()
+    target = target or host()
     return llvm.Target.from_default_triple().create_target_machine(
-        cpu=host().cpu, features=host().features, opt=opt, reloc="static", codemodel="small"
+        cpu=target.cpu, features=target.features, opt=opt, reloc="static", codemodel="small"
     )

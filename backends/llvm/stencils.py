@@ -18,7 +18,7 @@ import llvmlite.binding as llvm
 
 from backends.llvm import lower  # noqa: F401  (registers the lowerings)
 from backends.llvm.emitter import HOLE_PREFIX, SYMBOL_PREFIX, ModuleText, Unsupported, emit_block
-from backends.llvm.host import host, target_machine
+from backends.llvm.host import Host, host, target_machine
 from backends.llvm.object_file import ObjectFile, Relocation, Symbol
 from backends.llvm.split import POOL, Boundary, Fixup, basic_blocks, split
 from tcg.exec.forms import HoleSlot, Reloc, RelocKind, Stencil, SymbolKind
@@ -51,9 +51,10 @@ class _NeedsOpaqueHoles(Exception):
 class StencilCompiler:
     """compile() turns named IR blocks into stencils. parallel: more than one vCPU may run (real atomics and fences)."""
 
-    def __init__(self, *, parallel: bool = False) -> None:
+    def __init__(self, *, parallel: bool = False, target: Host | None = None) -> None:
         self.parallel = parallel
-        self._machine = target_machine()
+        self.target = target or host()
+        self._machine = target_machine(target=self.target)
         self._disassembler = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
 
     def compile(self, blocks: Sequence[tuple[str, Block]]) -> list[Stencil]:
@@ -66,12 +67,12 @@ class StencilCompiler:
 
     def llvm_text(self, block: Block) -> str:
         """The LLVM module of one block before optimisation, for `tessera explain`."""
-        module = ModuleText(host(), parallel=self.parallel)
+        module = ModuleText(self.target, parallel=self.parallel)
         emit_block(module, "0", block)
         return module.text()
 
     def _compile(self, blocks: Iterable[tuple[int, Block]], *, opaque: bool) -> dict[int, Stencil]:
-        module = ModuleText(host(), parallel=self.parallel)
+        module = ModuleText(self.target, parallel=self.parallel)
         exits = {i: emit_block(module, str(i), block, opaque=opaque).exits for i, block in blocks}
         reader = _ObjectReader(ObjectFile(self.object_code(module.text())), self._disassembler, module)
         stencils: dict[int, Stencil] = {}

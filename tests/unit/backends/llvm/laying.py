@@ -39,6 +39,7 @@ class Machine:
         self.code = mmap.mmap(-1, 1 << 16, prot=7, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self.base = ctypes.addressof(ctypes.c_char.from_buffer(self.code))
         self.top = 0
+        self.align_cold = False  # as hosts without AVX need it
         self.env = (ctypes.c_ubyte * (env_size + 64))()
         self.env_at = (ctypes.addressof(self.env) + 63) & -64
         self.ram = (ctypes.c_ubyte * (ram_size + 4096))()
@@ -100,8 +101,10 @@ class Machine:
         total = sum(s.hot_size for s, _ in stencils)
         cold = start + total + 5
         at = start
-        code = bytearray(total + 5 + sum(len(s.code) - s.hot_size for s, _ in stencils))
+        code = bytearray(total + 5 + sum(len(s.code) - s.hot_size + 15 for s, _ in stencils))
         for stencil, holes in stencils:
+            if self.align_cold:
+                cold = (cold + 15) & -16
             hot_at, cold_at, next_at = at, cold, at + stencil.hot_size
             code[hot_at - start : next_at - start] = stencil.code[: stencil.hot_size]
             cold += len(stencil.code) - stencil.hot_size
