@@ -18,6 +18,7 @@ MODULES = tuple(
         "strings",
         "fpu",
         "bits",
+        "simd",
     )
 )
 HOOKS = {
