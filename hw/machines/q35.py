@@ -35,6 +35,7 @@ from hw.q35.gsi import GsiRouter
 from hw.q35.lpc import Lpc, RootComplexBlock
 from hw.q35.mch import Mch
 from hw.q35.pm import ApmPorts, PowerManagement, ResetControl
+from hw.q35.tco import Tco
 from hw.timer.hpet import Hpet
 from hw.timer.i8254 import NmiStatusControl, Pit8254
 from hw.timer.mc146818 import Mc146818, RtcConfig
@@ -158,7 +159,9 @@ class Q35:
         self.pm.raise_smi = self._raise_smi
         self.mch = Mch(self.memory, Ecam(self.pci), self.log)
         self.root_complex = RootComplexBlock()
-        self.lpc = Lpc(self.ports, self.memory, self.pm, self.gsi, self.root_complex, self.log)
+        self.tco = Tco(self.clock, self.timers)
+        self.tco.timed_out = self._watchdog
+        self.lpc = Lpc(self.ports, self.memory, self.pm, self.tco, self.gsi, self.root_complex, self.log)
         self.pci.add(0, 0, self.mch)
         self.pci.add(0x1F, 0, self.lpc)
         self.config_address = ConfigAddressPort()
@@ -174,6 +177,7 @@ class Q35:
             ("rcrb", self.root_complex),
             ("lpc", self.lpc),
             ("pm", self.pm),
+            ("tco", self.tco),
             ("apm", self.apm),
             ("pci-conf", self.config_address),
             ("reset-control", self.reset_control),
@@ -249,6 +253,10 @@ class Q35:
         self.fw_cfg.add_i16(fwcfg.MAX_CPUS, cpus)
         self.fw_cfg.add_i16(fwcfg.BOOT_MENU, 0)
         self._add("fw_cfg", self.fw_cfg)
+
+    def _watchdog(self) -> None:
+        if not self.root_complex.no_reboot:
+            self.on_reset("watchdog")
 
     def _raise_smi(self) -> None:
         for lapic in self.lapics:

@@ -12,10 +12,14 @@ from hw.pci.config import CONFIG_SIZE, type0_header
 from hw.q35.gsi import GsiRouter
 from hw.q35.pm import SIZE as PM_SIZE
 from hw.q35.pm import PowerManagement
+from hw.q35.tco import SIZE as TCO_SIZE
+from hw.q35.tco import Tco
 
 ACPI_EN = 1 << 7
 SCI_ROUTES = (9, 10, 11, 9, 20, 21, 22, 23)  # SCI_IRQ_SEL; 3 is reserved
 RCBA_SIZE = 0x4000
+TCO_OFFSET = 0x60
+GCS_NO_REBOOT = 1 << 5
 
 
 def _pirq(offset: int, name: str) -> Reg:
@@ -81,6 +85,11 @@ class RootComplexBlock:
     def mmio_write(self, offset: int, size: int, value: int) -> None:
         self.regs.write(offset, size, value)
 
+    @property
+    def no_reboot(self) -> bool:
+        """GCS.NR: the TCO watchdog must not reset the machine."""
+        return bool(self.regs.get("GCS") & GCS_NO_REBOOT)
+
     def pirq(self, device: int, pin: int) -> int:
         """The PIRQ (0 is A) that INTx `pin` (0 is A) of a device drives: fixed for slots, programmed on the chip."""
         if device in ROUTE_OFFSETS:
@@ -91,7 +100,19 @@ class RootComplexBlock:
 class Lpc:
     """The function, and what its registers put where."""
 
-    WIRING = ("_gsi", "_log", "_memory", "_pm", "_pm_window", "_ports", "_rcba_region", "_sci", "root_complex")
+    WIRING = (
+        "_gsi",
+        "_log",
+        "_memory",
+        "_pm",
+        "_pm_window",
+        "_ports",
+        "_rcba_region",
+        "_sci",
+        "_tco",
+        "_tco_window",
+        "root_complex",
+    )
     STATISTICS = ()
     SAVED = ("regs",)
     __slots__ = WIRING + STATISTICS + SAVED
@@ -103,6 +124,7 @@ class Lpc:
         ports: PortSpace,
         memory: AddressSpace,
         pm: PowerManagement,
+        tco: Tco,
         gsi: GsiRouter,
         root_complex: RootComplexBlock,
         log: GuestLog,
@@ -110,10 +132,12 @@ class Lpc:
         self._ports = ports
         self._memory = memory
         self._pm = pm
+        self._tco = tco
         self._gsi = gsi
         self._log = log
         self.root_complex = root_complex
         self._pm_window: PortWindow | None = None
+        self._tco_window: PortWindow | None = None
         self._rcba_region: Region | None = None
         self._sci: dict[int, IrqLine] = {}
         self.regs = RegFile(MAP)
@@ -146,11 +170,15 @@ class Lpc:
         wanted = base if self.regs.get("ACPI_CNTL") & ACPI_EN else None
         window = self._pm_window
         if (window.base if window is not None else None) != wanted:
-            if window is not None:
-                self._ports.unmap(window)
-            self._pm_window = None
+            for old in (window, self._tco_window):
+                if old is not None:
+                    self._ports.unmap(old)
+            self._pm_window = self._tco_window = None
             if wanted is not None:
-                self._pm_window = self._ports.map(wanted, PM_SIZE, self._pm, "ich9-pm", max_size=4, priority=-1)
+                self._pm_window = self._ports.map(wanted, PM_SIZE, self._pm, "ich9-pm", max_size=4, priority=-2)
+                self._tco_window = self._ports.map(
+                    wanted + TCO_OFFSET, TCO_SIZE, self._tco, "sm-tco", max_size=4, priority=-1
+                )
         self._drive_sci(self._pm.sci.level)
 
     def _map_root_complex(self) -> None:

@@ -1,4 +1,4 @@
-"""ICH9 power management block at PMBASE: PM1 events and control, PM timer, GPE0, SMI, TCO (ICH9 data sheet 13.8, 13.9).
+"""ICH9 power management block at PMBASE: PM1 events and control, PM timer, GPE0, SMI (ICH9 data sheet 13.8).
 
 The SCI line follows the enabled PM1 and GPE0 status bits. Writing SLP_EN with SLP_TYP 0 (the type that QEMU's and our
 _S5 object name) powers the machine off.

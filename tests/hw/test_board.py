@@ -133,6 +133,28 @@ def test_pm_timer_and_its_overflow() -> None:
     assert not board.pm.sci.level
 
 
+def test_the_watchdog_resets_only_when_it_may() -> None:
+    """As Linux' iTCO_wdt programs it: TCO_TMR, reload, halt off; 0.6 s a tick, the second timeout counts."""
+    board = Board()
+    assert board.inl(0x668) == 0x0008_0000 and board.inl(0x670) == 0x0004_0003
+    board.outw(0x672, 10)
+    board.outw(0x660, 1)
+    board.advance(3 * S)
+    assert board.inw(0x660) == 5
+    board.advance(4 * S)
+    assert board.inw(0x664) == 8 and board.inw(0x666) == 0
+    board.advance(6 * S)
+    assert board.inw(0x666) == 2 and board.resets == []  # NO_REBOOT
+    board.writel(0xFED1_F410, 0)
+    board.outw(0x660, 1)
+    board.outw(0x668, 0x0800)  # halted
+    board.advance(100 * S)
+    assert board.resets == []
+    board.outw(0x668, 0)
+    board.advance(13 * S)
+    assert board.resets == ["watchdog"]
+
+
 def test_gpe() -> None:
     board = Board()
     board.outb(0x628, 0x04)
