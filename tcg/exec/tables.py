@@ -9,17 +9,17 @@ the callbacks of the assembler, or before a vCPU runs.
     set_fixed("block_head" ..., stencil)     save(path, key), load(path, key)
 """
 
+import ctypes
 import hashlib
 import io
 import pickle
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from tcg.exec.arrays import NativeArray
 from tcg.exec.forms import Form, Pattern, Reloc, RelocKind, Stencil, SymbolKind, Variant
 from tcg.runtime.layout import (
     FORM,
@@ -44,59 +44,18 @@ from tcg.runtime.layout import (
     VALUE_ZERO,
 )
 from tcg.runtime.object import write_atomic
-from tcg.runtime.struct import Struct, View
+from tcg.runtime.struct import View
 
+_LENGTH_AT = PATTERN.offset("length")
 FIXED = ("block_head", "exit_stub", "far_exit")
 MAGIC = b"tessera-tables-1\n"
 NODE = 256  # int32 entries: 0 none, > 0 the next node, < 0 pattern id -value - 1
-_DTYPES = {1: np.uint8, 2: np.uint16, 4: np.int32, 8: np.int64}
-
-
-def struct_dtype(struct: Struct) -> np.dtype[Any]:
-    """The numpy record of a declared struct."""
-    names, formats, offsets = [], [], []
-    for name, f in struct.fields.items():
-        names.append(name)
-        formats.append(_DTYPES[f.size] if f.count == 1 else (_DTYPES[f.size], (f.count,)))
-        offsets.append(struct.offset(name))
-    spec: dict[str, Any] = {"names": names, "formats": formats, "offsets": offsets, "itemsize": struct.size}
-    made: np.dtype[Any] = np.dtype(spec)  # type: ignore[call-overload]
-    return made
-
-
-class Array:
-    """A growing array whose address a field of the MACHINE struct holds."""
-
-    def __init__(self, dtype: Any, capacity: int) -> None:
-        self.data: npt.NDArray[Any] = np.zeros(capacity, dtype)
-        self.count = 0
-        self._older: list[npt.NDArray[Any]] = []
-        self.publish: Callable[[int], None] = lambda _address: None
-
-    def attach(self, publish: Callable[[int], None]) -> None:
-        self.publish = publish
-        publish(self.data.ctypes.data)
-
-    def extend(self, count: int) -> int:
-        """Room for `count` more; the index of the first."""
-        first = self.count
-        if first + count > len(self.data):
-            grown = np.zeros(max(2 * len(self.data), first + count), self.data.dtype)
-            grown[:first] = self.data[:first]
-            self._older.append(self.data)
-            self.data = grown
-            self.publish(grown.ctypes.data)
-        self.count = first + count
-        return first
-
-    def used(self) -> npt.NDArray[Any]:
-        return self.data[: self.count]
-
-    def replace(self, data: npt.NDArray[Any]) -> None:
-        """Take the contents of a loaded cache."""
-        self.count = 0
-        self.extend(len(data))
-        self.data[: len(data)] = data
+_FORM = struct.Struct("<IiII")
+_PATTERN = struct.Struct("<I8B6iII4x")
+_STENCIL = struct.Struct("<qIIIII2H2H2H8x")
+_RELOC = struct.Struct("<IHHq")
+for _packed, _declared in ((_FORM, FORM), (_PATTERN, PATTERN), (_STENCIL, STENCIL), (_RELOC, RELOC)):
+    assert _packed.size == _declared.size, _declared.name
 
 
 class TablesError(ValueError):
@@ -119,15 +78,16 @@ class Tables:
     def __init__(self, machine: View, helper_address: Callable[[str], int]) -> None:
         self._machine = machine
         self._helper_address = helper_address
-        self._forms = Array(struct_dtype(FORM), 1024)
-        self._patterns = Array(struct_dtype(PATTERN), 16384)
-        self._variants = Array(np.int32, 16384)
-        self._stencils = Array(struct_dtype(STENCIL), 2048)
-        self._bytes = Array(np.uint8, 1 << 18)
-        self._relocs = Array(struct_dtype(RELOC), 16384)
-        self._trie = Array((np.int32, (NODE,)), 4096)
+        self._forms = NativeArray(FORM.size, 1024)
+        self._patterns = NativeArray(PATTERN.size, 16384)
+        self._variants = NativeArray(4, 16384)
+        self._stencils = NativeArray(STENCIL.size, 2048)
+        self._bytes = NativeArray(1, 1 << 18)
+        self._relocs = NativeArray(RELOC.size, 16384)
+        self._trie = NativeArray(4 * NODE, 1024)
         self._trie.extend(1)  # node 0 means "none"
-        self._roots = np.zeros(MODE_LIMIT, np.int32)
+        self._roots = NativeArray(4, MODE_LIMIT)
+        self._roots.extend(MODE_LIMIT)
         self._form_list: list[Form] = []
         self._form_ids: dict[Any, int] = {}
         self._helper_relocs: list[tuple[int, str]] = []  # (reloc index, symbol), to link again after a load
@@ -140,11 +100,13 @@ class Tables:
             "stencil_bytes": self._bytes,
             "relocs": self._relocs,
             "trie": self._trie,
+            "roots": self._roots,
         }
         for name, array in self._arrays.items():
-            array.attach(lambda address, name=name: machine.set(name, address))  # type: ignore[misc]
-        machine.set("roots", self._roots.ctypes.data)
-        self._stencils.attach(self._publish_stencils)
+            array.attach(self._publish_stencils if name == "stencils" else self._publisher(name))
+
+    def _publisher(self, name: str) -> Callable[[int], None]:
+        return lambda address: self._machine.set(name, address)
 
     # ---- forms
 
@@ -157,8 +119,9 @@ class Tables:
         index = self._forms.extend(1)
         statuses = STATUS_LIMIT if form.reads_status else 1
         first = self._variants.extend(2 * statuses)
-        self._variants.data[first : first + 2 * statuses] = -1
-        self._forms.data[index] = (_form_flags(form), form.status_out, first, statuses)
+        for n in range(2 * statuses):
+            self._variants.words[first + n] = -1
+        _FORM.pack_into(self._forms.data, index * FORM.size, _form_flags(form), int(form.status_out), first, statuses)
         self._form_list.append(form)
         self._form_ids[form.key] = index
         return index
@@ -173,12 +136,12 @@ class Tables:
 
     def _walk(self, mode: int, code: bytes) -> int:
         """Pattern id, or -1 (nothing begins so)."""
-        node = int(self._roots[mode])
+        node = self._roots.words[mode]
         if node == 0:
             return -1
-        trie = self._trie.data
+        trie = self._trie.words
         for byte in code:
-            node = int(trie[node, byte])
+            node = trie[NODE * node + byte]
             if node < 0:
                 return -node - 1
             if node == 0:
@@ -188,33 +151,33 @@ class Tables:
     def find_pattern(self, mode: int, code: bytes) -> int:
         """The id of the pattern whose head begins `code` and whose whole length `code` has, or -1."""
         found = self._walk(mode, code)
-        return found if found >= 0 and int(self._patterns.data[found]["length"]) <= len(code) else -1
+        return found if found >= 0 and self._patterns.data[found * PATTERN.size + _LENGTH_AT] <= len(code) else -1
 
     def add_pattern(self, mode: int, pattern: Pattern) -> int:
         """Add one (again: the same id). Heads of a mode are prefix-free, or TablesError."""
         if not 0 <= mode < MODE_LIMIT or not 0 < len(pattern.head) <= pattern.length <= 15 or len(pattern.regs) > 6:
             raise TablesError(f"pattern {pattern.head.hex()} of {pattern.form.name} in mode {mode:#x}")
         form_id = self.add_form(pattern.form)
-        node = int(self._roots[mode])
+        node = self._roots.words[mode]
         if node == 0:
             node = self._trie.extend(1)
-            self._roots[mode] = node
+            self._roots.words[mode] = node
         for byte in pattern.head[:-1]:
-            following = int(self._trie.data[node, byte])
+            following = self._trie.words[NODE * node + byte]
             if following < 0:
                 raise TablesError(f"pattern {pattern.head.hex()}: a shorter head is there already")
             if following == 0:
                 following = self._trie.extend(1)
-                self._trie.data[node, byte] = following
+                self._trie.words[NODE * node + byte] = following
             node = following
-        old = int(self._trie.data[node, pattern.head[-1]])
+        old = self._trie.words[NODE * node + pattern.head[-1]]
         if old > 0:
             raise TablesError(f"pattern {pattern.head.hex()}: a longer head is there already")
         index = -old - 1 if old < 0 else self._patterns.extend(1)
         regs = (*pattern.regs, *(0,) * (6 - len(pattern.regs)))
-        fields = (*pattern.disp, *pattern.imm, *pattern.imm2)
-        self._patterns.data[index] = (form_id, pattern.length, *fields, _pattern_flags(pattern), regs, (0, 0))
-        self._trie.data[node, pattern.head[-1]] = -index - 1
+        fields = (*pattern.disp, *pattern.imm, *pattern.imm2, _pattern_flags(pattern))
+        _PATTERN.pack_into(self._patterns.data, index * PATTERN.size, form_id, pattern.length, *fields, *regs, 0, 0)
+        self._trie.words[NODE * node + pattern.head[-1]] = -index - 1
         return index
 
     def pattern_count(self) -> int:
@@ -248,7 +211,7 @@ class Tables:
     def _add_stencil(self, stencil: Stencil) -> int:
         size = len(stencil.code)
         at = self._bytes.extend(size)
-        self._bytes.data[at : at + size] = np.frombuffer(stencil.code, np.uint8)
+        self._bytes.data[at : at + size] = stencil.code
         hot = sorted((r for r in stencil.relocs if r.offset < stencil.hot_size), key=lambda r: r.offset)
         cold = sorted((r for r in stencil.relocs if r.offset >= stencil.hot_size), key=lambda r: r.offset)
         first = self._relocs.extend(len(stencil.relocs))
@@ -259,7 +222,7 @@ class Tables:
             if reloc.symbol is SymbolKind.HELPER:
                 self._helper_relocs.append((first + n, reloc.name))
                 addend += self._helper_address(reloc.name)
-            self._relocs.data[first + n] = (offset, reloc.kind, value, addend)
+            _RELOC.pack_into(self._relocs.data, (first + n) * RELOC.size, offset, reloc.kind, value, addend)
             if reloc.symbol is SymbolKind.EXIT:
                 exits[reloc.index].append(reloc)
         direct = [
@@ -272,25 +235,24 @@ class Tables:
         places = [found[0].offset if is_direct else 0 for found, is_direct in zip(exits, direct, strict=True)]
         index = self._stencils.extend(1)
         cold_size = size - stencil.hot_size
-        counts = tuple(len(found) for found in exits)
-        self._stencils.data[index] = (
-            *(at, stencil.hot_size, cold_size, first, len(hot), len(cold)),
-            *(counts, tuple(direct), tuple(places)),
-        )
+        counts = (len(exits[0]), len(exits[1]))
+        fixed = (at, stencil.hot_size, cold_size, first, len(hot), len(cold))
+        _STENCIL.pack_into(self._stencils.data, index * STENCIL.size, *fixed, *counts, *direct, *places)
         return index
 
     def _variant_at(self, form_id: int, variant: Variant) -> int:
-        form = self._forms.data[form_id]
-        status = variant.status_in if int(form["statuses"]) > 1 else 0
+        _, _, first, statuses = _FORM.unpack_from(self._forms.data, form_id * FORM.size)
+        status = variant.status_in if statuses > 1 else 0
         if not 0 <= status < STATUS_LIMIT:
             raise TablesError(f"status id {status}")
-        return int(form["variants"]) + 2 * status + int(variant.status_live)
+        return int(first + 2 * status + int(variant.status_live))
 
     def set_stencil(self, form_id: int, variant: Variant, stencil: Stencil) -> None:
-        self._variants.data[self._variant_at(form_id, variant)] = self._add_stencil(stencil)
+        at = self._variant_at(form_id, variant)
+        self._variants.words[at] = self._add_stencil(stencil)
 
     def has_stencil(self, form_id: int, variant: Variant) -> bool:
-        return int(self._variants.data[self._variant_at(form_id, variant)]) >= 0
+        return self._variants.words[self._variant_at(form_id, variant)] >= 0
 
     def stencil_count(self) -> int:
         return self._stencils.count
@@ -300,7 +262,7 @@ class Tables:
         if name not in FIXED:
             raise TablesError(f"no fixed stencil {name}")
         self._fixed[name] = self._add_stencil(stencil)
-        self._publish_stencils(self._stencils.data.ctypes.data)
+        self._publish_stencils(self._stencils.address)
 
     def has_fixed(self) -> bool:
         """Whether all of FIXED are set."""
@@ -308,39 +270,36 @@ class Tables:
 
     def missing(self, hva: int, count: int) -> list[tuple[int, Variant]]:
         """What a STENCIL_MISS callback asks for."""
-        import ctypes
-
-        pairs = np.frombuffer(ctypes.string_at(hva, 8 * count), np.int32).reshape(count, 2)
-        wanted = {(int(f), Variant(bool(v & 1), int(v) >> 1)): None for f, v in pairs}
+        pairs = struct.unpack(f"<{2 * count}i", ctypes.string_at(hva, 8 * count))
+        wanted = {(f, Variant(bool(v & 1), v >> 1)): None for f, v in zip(pairs[::2], pairs[1::2], strict=True)}
         return list(wanted)
 
     def forms_without_stencil(self) -> Iterator[tuple[int, Variant]]:
         """(form id, default variant) of the forms that have no stencil at all: for warming a cache."""
-        for form_id, form in enumerate(self._forms.used()):
-            first, statuses = int(form["variants"]), int(form["statuses"])
-            if (self._variants.data[first : first + 2 * statuses] < 0).all():
+        for form_id in range(self._forms.count):
+            _, _, first, statuses = _FORM.unpack_from(self._forms.data, form_id * FORM.size)
+            if all(self._variants.words[first + n] < 0 for n in range(2 * statuses)):
                 yield form_id, Variant()
 
     # ---- the cache on disk
 
     def dump(self) -> bytes:
         """Everything as bytes; helper addresses are left out."""
-        relocs = self._relocs.used().copy()
+        contents = {name: bytes(array.used()) for name, array in self._arrays.items()}
+        relocs = bytearray(contents["relocs"])
         for index, symbol in self._helper_relocs:
-            relocs["addend"][index] -= self._helper_address(symbol)
+            self._add_to_reloc(relocs, index, -self._helper_address(symbol))
+        contents["relocs"] = bytes(relocs)
+        sizes = [(name, len(content)) for name, content in contents.items()]
         out = io.BytesIO()
-        arrays = {name: a.used() for name, a in self._arrays.items()}
-        arrays["relocs"] = relocs
-        arrays["roots"] = self._roots
-        for name, data in arrays.items():
-            if data.dtype.names:
-                arrays[name] = np.frombuffer(data.tobytes(), np.uint8)
-        pickle.dump((self._form_list, self._helper_relocs, self._fixed), out, protocol=5)
+        pickle.dump((sizes, self._form_list, self._helper_relocs, self._fixed), out, protocol=5)
         meta = out.getvalue()
-        arrays["meta"] = np.frombuffer(meta, np.uint8)
-        out = io.BytesIO()
-        np.savez(out, allow_pickle=False, **arrays)
-        return out.getvalue()
+        return b"".join((len(meta).to_bytes(8, "little"), meta, *contents.values()))
+
+    @staticmethod
+    def _add_to_reloc(relocs: bytearray, index: int, delta: int) -> None:
+        offset, kind, value, addend = _RELOC.unpack_from(relocs, index * RELOC.size)
+        _RELOC.pack_into(relocs, index * RELOC.size, offset, kind, value, addend + delta)
 
     def save(self, path: Path, key: str) -> bool:
         """Write the cache file; False when the disk does not take it."""
@@ -353,33 +312,34 @@ class Tables:
             data = path.read_bytes()
         except OSError:
             return False
-        body = data[len(MAGIC) + 32 :]
+        body = memoryview(data)[len(MAGIC) + 32 :]
         if data[: len(MAGIC)] != MAGIC or data[len(MAGIC) : len(MAGIC) + 32] != hashlib.sha256(body).digest():
             return False
-        head, _, packed = body.partition(b"\n")
-        if head != key.encode():
+        head = key.encode() + b"\n"
+        if bytes(body[: len(head)]) != head:
             return False
         with suppress(KeyError, ValueError, pickle.UnpicklingError, AttributeError, ImportError, EOFError):
-            self._restore(packed)
+            self._restore(body[len(head) :])
             return True
         return False
 
-    def _restore(self, packed: bytes) -> None:
-        with np.load(io.BytesIO(packed), allow_pickle=False) as file:
-            loaded = {name: file[name] for name in file.files}
-        forms, helpers, fixed = _Unpickler(io.BytesIO(loaded["meta"].tobytes())).load()
-        addresses = [self._helper_address(symbol) for _, symbol in helpers]
-        fresh = {name: np.frombuffer(loaded[name].tobytes(), a.data.dtype.base) for name, a in self._arrays.items()}
-        for name, array in self._arrays.items():
-            array.replace(fresh[name].reshape(-1, *array.data.shape[1:]))
-        for (index, _), address in zip(helpers, addresses, strict=True):
-            self._relocs.data["addend"][index] += address
-        self._roots[:] = loaded["roots"]
+    def _restore(self, packed: memoryview) -> None:
+        at = 8 + int.from_bytes(packed[:8], "little")
+        sizes, forms, helpers, fixed = _Unpickler(io.BytesIO(packed[8:at])).load()
+        addresses = {symbol: self._helper_address(symbol) for _, symbol in helpers}  # KeyError before any change
+        if [name for name, _ in sizes] != list(self._arrays) or at + sum(size for _, size in sizes) != len(packed):
+            raise ValueError("other arrays")
+        self._fixed = {}
+        for name, size in sizes:
+            self._arrays[name].replace(packed[at : at + size])
+            at += size
+        for index, symbol in helpers:
+            self._add_to_reloc(self._relocs.data, index, addresses[symbol])
         self._form_list = forms
         self._form_ids = {form.key: n for n, form in enumerate(forms)}
         self._helper_relocs = helpers
         self._fixed = fixed
-        self._publish_stencils(self._stencils.data.ctypes.data)
+        self._publish_stencils(self._stencils.address)
 
 
 class _Unpickler(pickle.Unpickler):
