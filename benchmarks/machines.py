@@ -1,6 +1,7 @@
 """The machines compared: the host itself, the peer emulator and ours, and how a guest command is run on each.
 
-One emulator command line serves both, so that they have the same devices; what differs is named in `Emulator`.
+One command line serves both emulators, so that they have the same devices: -nodefaults, because QEMU would add a
+display and a network card. What differs is named in `Emulator`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 RAM_MIB = 512
 BOOT_TIMEOUT_S = 120.0
 
+_CONSOLE = ("-display", "none", "-serial", "stdio", "-no-reboot")
 _TOOL_DIRECTORY = Path(__file__).parent.parent / ".venv" / "bin"
 
 
@@ -36,14 +38,14 @@ class Emulator:
         return shutil.which(self.command) or shutil.which(self.command, path=str(_TOOL_DIRECTORY))
 
     def argv(self, *arguments: str) -> list[str]:
-        """The whole command line: q35, one vCPU, no display, serial port on standard input and output."""
-        machine = ["-M", "q35", "-cpu", "max", "-smp", "1", "-m", str(RAM_MIB), "-display", "none", "-no-reboot"]
-        return [self.found() or self.command, *machine, "-serial", "stdio", *self.extra, *arguments]
+        """The whole command line: q35, one vCPU, the serial port on standard input and output."""
+        machine = ["-M", "q35", "-cpu", "max", "-smp", "1", "-m", str(RAM_MIB), "-nodefaults"]
+        return [self.found() or self.command, *machine, *_CONSOLE, *self.extra, *arguments]
 
 
 def peer(command: str) -> Emulator:
-    """QEMU without the devices that it adds unasked (VGA, network) and we have not."""
-    return Emulator("qemu", command, ("-nodefaults", "-accel", "tcg"))
+    """QEMU, never with KVM."""
+    return Emulator("qemu", command, ("-accel", "tcg"))
 
 
 def ours(command: str, environment: Mapping[str, str] | None = None) -> Emulator:

@@ -19,6 +19,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+if not __package__:  # run as a file, not with -m: by `tessera bench`
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
 from benchmarks import first_instruction, machines, memory_use
 from benchmarks.machines import Emulator
 from benchmarks.report import Row, save, table
@@ -127,9 +130,10 @@ def without_caches(emulator: Emulator, directory: Path) -> Emulator:
     """The emulator as on its first day: a cache directory of its own that holds nothing but the native run-time."""
     if emulator.label != "tessera":
         return emulator
-    source = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tessera" / "native"
-    if source.is_dir():
-        shutil.copytree(source, directory / "tessera" / "native")
+    source = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tessera"
+    (directory / "tessera").mkdir()
+    for native in source.glob("runtime-*.o"):
+        shutil.copy2(native, directory / "tessera")
     return machines.ours(emulator.command, {"XDG_CACHE_HOME": str(directory)})
 
 

@@ -42,8 +42,7 @@ class Emulator:
         return shutil.which(self.command, path=str(Path(sys.executable).parent)) or shutil.which(self.command)
 
 
-# Without -nodefaults QEMU adds a display and a network card, which our q35 base has not.
-QEMU = Emulator("qemu", "qemu-system-x86_64", ("-nodefaults", "-accel", "tcg"))
+QEMU = Emulator("qemu", "qemu-system-x86_64", ("-accel", "tcg"))
 TESSERA = Emulator("tessera", "tessera-system-x86_64")
 
 
@@ -55,9 +54,12 @@ class Guest:
     """A booted guest. Use as a context manager: the emulator is gone afterwards, whatever happened."""
 
     def __init__(self, emulator: Emulator, *arguments: str, memory_mib: int = 512) -> None:
-        """Start ``emulator`` on q35 with its console on a pseudo-terminal."""
-        machine = ["-M", "q35", "-cpu", "max", "-m", str(memory_mib), "-display", "none", "-serial", "mon:stdio"]
-        command = [*machine, *emulator.extra, *arguments]
+        """Start ``emulator`` on q35 with its console on a pseudo-terminal.
+
+        With -nodefaults, because QEMU would add a display and a network card.
+        """
+        machine = ["-M", "q35", "-cpu", "max", "-m", str(memory_mib), "-nodefaults", "-nographic"]
+        command = [*machine, "-serial", "mon:stdio", *emulator.extra, *arguments]
         path = emulator.path()
         assert path is not None, emulator.missing()
         self.console = pexpect.spawn(path, command, timeout=BOOT_TIMEOUT_S, encoding="utf-8", codec_errors="replace")
