@@ -4,10 +4,7 @@ import ctypes
 import mmap
 from collections.abc import Callable
 
-import llvmlite.binding as llvm
-
 import tcg.runtime.build as builder
-from backends.llvm import gates
 from frontends.x86.helpers import HOOKS, MODULES, SOURCES
 from frontends.x86.state import STATE, Mode, Seg
 from tcg.runtime import layout
@@ -20,8 +17,7 @@ from tcg.runtime.struct import View
 RAM_SIZE = 16 << 20
 CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 5)
 RECIPE = Recipe(MODULES, HOOKS, "backends.llvm.gates", SOURCES)
-if not hasattr(gates, "GATES"):
-    gates.GATES = "".join(gates.runtime_modules())  # type: ignore[attr-defined]
+CORE = tuple(f"tcg.runtime.{name}" for name in ("memory", "lock", "hooks", "tlb", "qht", "blocks", "access"))
 M64 = (1 << 64) - 1
 
 P, W, U, A, D, PS, G, NX = 1, 2, 4, 0x20, 0x40, 0x80, 0x100, 1 << 63
@@ -29,15 +25,13 @@ P, W, U, A, D, PS, G, NX = 1, 2, 4, 0x20, 0x40, 0x80, 0x100, 1 << 63
 
 def load_runtime() -> Runtime:
     """The helpers and what they need, compiled; cached by their sources."""
-    builder.import_modules(RECIPE)
-    for name in ("memset", "memcpy", "memmove", "memcmp", "sched_yield"):
-        llvm.add_symbol(name, ctypes.cast(getattr(ctypes.CDLL(None), name), ctypes.c_void_p).value)
+    builder.import_modules(RECIPE, CORE)
     roots = [f.symbol for f in NATIVE.values() if f.function.__module__ in MODULES and f.kind == "exported"]
     roots += ["cpu_init", "tlb_flush_all", "tlb_probe", "ram_hva"]
     path = cache_directory() / f"test-x86-helpers-{source_key(RECIPE)}.o"
     found = unpack(path.read_bytes()) if path.exists() else None
     if found is None:
-        code = builder.compile_object(RECIPE, None, 1, roots)
+        code = builder.compile_object(RECIPE, None, 1, roots, CORE)
         data = pack(code, roots)
         for old in path.parent.glob("test-x86-helpers-*.o"):
             old.unlink()
