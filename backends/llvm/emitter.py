@@ -133,6 +133,8 @@ class Emitter:
         self.gvas: dict[Operand, str] = {}  # guest addresses as `lower_memory` uses them, since the last label
         self.holed: set[Operand] = set()  # temps that LLVM could write as hole plus something
         self.modify: dict[Op, Op] = {}  # qemu_ld and the qemu_st to the same place that follows it, both ways
+        self.ops: list[Op] = []  # the block's
+        self.compared: dict[Op, list[str]] = {}  # comparisons that were made with an earlier one
         self.shared: dict[Op, tuple[str, str]] = {}  # such a pair's store: (i1 whether it hits, host address)
         self.volatile = False  # more than one guest memory access: none may be merged, split or repeated
         self._count = 0
@@ -305,6 +307,7 @@ def _modified_places(block: Block) -> dict[Op, Op]:
 def emit_block(module: ModuleText, name: str, block: Block, *, opaque: bool = False) -> Emitter:
     """Append `block` to `module` as function st_<name> in a section of its own."""
     emitter = Emitter(module, opaque=opaque)
+    emitter.ops = block.ops
     emitter.modify = _modified_places(block)
     accesses = [op for op in block.ops if _touches_memory(op) and op.name not in ("call", "mb")]
     emitter.volatile = len(accesses) > 1

@@ -165,42 +165,65 @@ def _round(e: Emitter, op: Op) -> None:
 
 # --- comparisons ------------------------------------------------------------------------------------------------------
 # (U)COMISS x, y and F(U)COMI: ZF PF CF = 111 unordered, 000 x > y, 001 x < y, 100 equal.
-# The condition is taken inside the asm: LLVM 22 may schedule the use of a flag output before the asm.
+# Conditions are taken inside the asm: LLVM 22 may schedule the use of a flag output before the asm.
 
-_CONDITION = {
-    FCond.EQ: "sete $0; setnp $1; andb $1, $0",
-    FCond.LT: "seta $0",
-    FCond.LE: "setae $0",
-    FCond.UN: "setp $0",
-}
+_SINGLE = {FCond.LT: "seta $0", FCond.LE: "setae $0", FCond.UN: "setp $0"}
 
 
 @lowers("fcmp")
 def _fcmp(e: Emitter, op: Op) -> None:
+    """One comparison serves all of the same two values; a lone one takes just its condition."""
     fcond: FCond = attr(op, "fcond")
     a, b = op.ins
-    x, y = (b, a) if fcond in (FCond.LT, FCond.LE) else (a, b)  # a < b as b "above" a: false when unordered
-    outputs, results = ["=&q"], ["i8"]
-    if fcond is FCond.EQ:
-        outputs, results = ["=&q", "=&q"], ["i8", "i8"]
-    n = len(outputs)
-    signal = attr(op, "signal")
+    if op not in e.compared:
+        alike = [o for o in _until_barrier(e, op) if o.ins == op.ins and attr(o, "signal") == attr(op, "signal")]
+        if len(alike) == 1 and fcond in _SINGLE:
+            x, y = (a, b) if fcond is FCond.UN else (b, a)  # a < b as b "above" a: false when unordered
+            (flag,) = _compare(e, op, x, y, (_SINGLE[fcond],))
+            e.set(op.outs[0], f"icmp ne i8 {flag}, 0")
+            return
+        flags = _compare(e, op, a, b, ("sete $0", "setp $1", "setc $2"))
+        e.compared.update(dict.fromkeys(alike, flags))
+    equal, unordered, below = e.compared[op]
+    if fcond is FCond.UN:
+        e.set(op.outs[0], f"icmp ne i8 {unordered}, 0")
+        return
+    either = {FCond.EQ: equal, FCond.LT: below}.get(fcond) or e.new(f"or i8 {equal}, {below}")
+    e.set(op.outs[0], f"icmp ugt i8 {either}, {unordered}")
+
+
+def _until_barrier(e: Emitter, op: Op) -> list[Op]:
+    """The comparisons from `op` on, as far as it is passed on every way and the FP control cannot change."""
+    found: list[Op] = []
+    for other in e.ops[e.ops.index(op) :]:
+        if other.name in ("label", "call"):
+            break
+        if other.name == "fcmp":
+            found.append(other)
+    return found
+
+
+def _compare(e: Emitter, op: Op, x: Operand, y: Operand, conditions: tuple[str, ...]) -> list[str]:
+    """The i8 values (0 or 1) that the SETcc instructions `conditions` give after x is compared with y."""
+    n = len(conditions)
+    outputs, results = ["=&q"] * n, ["i8"] * n
+    signal, take = attr(op, "signal"), "; ".join(conditions)
     args = f"{e.typed(x)}, {e.typed(y)}"
-    if a.type is F80:
-        code = f"fldcw ${n + 1}; {'fcomi' if signal else 'fucomi'} %st(1), %st; {_CONDITION[fcond]}; fnstsw %ax; fnclex"
+    if x.type is F80:
+        code = f"fldcw ${n + 1}; {'fcomi' if signal else 'fucomi'} %st(1), %st; {take}; fnstsw %ax; fnclex"
         inputs = ["*m", "{st}", "{st(1)}"]
         args = f"{_env_word(e, ENV.offset('host_fcw'))}, {args}"
         outputs, results = [*outputs, "={ax}"], [*results, "i16"]
     else:
-        name = ("comis" if signal else "ucomis") + ("s" if a.type is F32 else "d")
-        code = f"{'v' if e.module.host.avx else ''}{name} ${n + 1}, ${n}; {_CONDITION[fcond]}"
+        name = ("comis" if signal else "ucomis") + ("s" if x.type is F32 else "d")
+        code = f"{'v' if e.module.host.avx else ''}{name} ${n + 1}, ${n}; {take}"
         inputs = ["x", "x"]
     kind = results[0] if len(results) == 1 else "{ " + ", ".join(results) + " }"
     out = e.new(f'call {kind} asm sideeffect "{code}", "{",".join([*outputs, *inputs])},{_CLOBBERS}"({args})')
     parts = [out] if len(results) == 1 else [e.new(f"extractvalue {kind} {out}, {i}") for i in range(len(results))]
-    if a.type is F80:
-        _keep_flags(e, parts[-1])
-    e.set(op.outs[0], f"trunc i8 {parts[0]} to i1")
+    if x.type is F80:
+        _keep_flags(e, parts.pop())
+    return parts
 
 
 _QUIET = {FCond.EQ: 0x00, FCond.LT: 0x11, FCond.LE: 0x12, FCond.UN: 0x03}  # SDM vol. 2, CMPPD, table 3-1

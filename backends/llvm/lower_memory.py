@@ -28,10 +28,11 @@ class _Access:
     An access and its parts: look-up, fast path, slow path (`begin_slow` to `end_slow`), and where the two meet.
     """
 
-    __slots__ = ("done", "gva", "host", "slow")
+    __slots__ = ("align", "done", "gva", "host", "slow")
 
     def __init__(self, e: Emitter, gva: Operand, memop: MemOp, tag: str) -> None:
         self.gva = e.value(gva)
+        self.align = memop.align
         fast, self.slow, self.done = (e.new_label(hint) for hint in ("fast", "slow", "done"))
         over = memop.size - min(memop.align, memop.size)  # an aligned access's last byte is on its first byte's page
         if over and (isinstance(gva, Hole) or gva in e.holed):
@@ -57,6 +58,7 @@ class _Access:
         """The store of a load-modify-store, on the look-up that the load has made."""
         self = cls.__new__(cls)
         self.gva, self.host = gva, host
+        self.align = 1  # the load has asked already
         fast, self.slow, self.done = (e.new_label(hint) for hint in ("fast", "slow", "done"))
         e.branch(hit, fast, self.slow, LIKELY)
         e.start(fast)
@@ -73,7 +75,20 @@ class _Access:
         e.jump(self.done)
         e.start(self.slow)
         e.store_pc()
+        if self.align > 1:
+            self._require_alignment(e)
         return fast_end
+
+    def _require_alignment(self, e: Emitter) -> None:
+        """helper_unaligned(env, gva), the guest's, raises its alignment fault."""
+        helper = e.module.declare("helper_unaligned", "declare void @helper_unaligned(ptr, i64) nounwind")
+        low = e.new(f"and i64 {self.gva}, {self.align - 1}")
+        wrong, right = e.new_label("wrong"), e.new_label("right")
+        e.branch(e.new(f"icmp ne i64 {low}, 0"), wrong, right, UNLIKELY)
+        e.start(wrong)
+        e.line(f"call void {helper}(ptr %env, i64 {self.gva})")
+        e.tail("@leave")
+        e.start(right)
 
     def end_slow(self, e: Emitter) -> str:
         """Leave on a fault, else meet the fast path; gives the slow path's last label for the phi."""

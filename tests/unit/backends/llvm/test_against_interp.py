@@ -13,11 +13,12 @@ from backends.llvm.host import host
 from backends.llvm.stencils import StencilCompiler
 from tcg.exec.forms import Stencil
 from tcg.ir import interp
-from tcg.ir.block import Block, EnvRef
+from tcg.ir.block import Block, EnvRef, Hole
+from tcg.ir.builder import Builder
 from tcg.ir.floats import FpRegisters
 from tcg.ir.softfloat import FpState
 from tcg.ir.text import show
-from tcg.ir.types import Rounding
+from tcg.ir.types import F32, F64, F80, I64, FCond, Rounding, Type
 from tcg.runtime.layout import GUEST_BASE, ExitReason
 
 FELL_THROUGH = 0xEE
@@ -234,3 +235,25 @@ def test_random_blocks(seed: int, parallel: bool) -> None:
 def test_random_blocks_without_avx(seed: int) -> None:
     """SSE's two-operand forms, on a host that has VEX too. Some comparison predicates exist with VEX only."""
     check(seed, StencilCompiler(target=host().sse_only()), lambda b: all(op.name != "vfcmp" for op in b.ops))
+
+
+@pytest.mark.parametrize("type_", [F32, F64, F80])
+@pytest.mark.parametrize("signal", [False, True])
+def test_comparisons_of_one_pair_share_an_instruction(type_: Type, signal: bool) -> None:
+    compiler = StencilCompiler()
+    stub = fixed_stencils(compiler)["exit_stub"]
+    b = Builder()
+    b.insn_start(Hole("pc", I64))
+    x, y = b.ld(type_, EnvRef(0)), b.ld(type_, EnvRef(16))
+    for i, fcond in enumerate(FCond):
+        b.st(EnvRef(32 + 8 * i), b.zext(b.fcmp(fcond, x, y, signal=signal), I64))
+    block = shift_env(b.block)
+    (stencil,) = compiler.compile([("compare", block)])
+    rng = random.Random(1)
+    values = [irgen.interesting(rng, type_) for _ in range(40)]
+    for _ in range(300):
+        state = State(rng)
+        pair = [rng.choice(values), rng.choice(values)]
+        env = b"".join(v.to_bytes(16, "little") for v in pair)
+        state.env = env + state.env[len(env) :]
+        assert by_stencil(stencil, stub, state) == by_interp(block, state), [hex(v) for v in pair]

@@ -151,12 +151,17 @@ def memory_machine() -> Machine:
         data = machine.view.get("scratch").to_bytes(16, "little")
         ctypes.memmove(machine.ram_at + gva - machine.ram_base, data, 16)
 
+    def unaligned(env: int, gva: int) -> None:
+        machine.calls.append(f"unaligned {gva:#x}")
+        machine.view.set("exception", 1)
+
     u64 = ctypes.c_uint64
     for size in (1, 2, 4, 8):
         machine.helper(f"helper_ld{size * 8}", load(size), u64, u64)  # type: ignore[arg-type]
         machine.helper(f"helper_st{size * 8}", store(size), None, u64, u64)  # type: ignore[arg-type]
     machine.helper("helper_ld128", load128, u64, u64)
     machine.helper("helper_st128", store128, None, u64)
+    machine.helper("helper_unaligned", unaligned, None, u64)
     machine.write_ram(bytes(i * 7 & 0xFF for i in range(machine.ram_size)))
     return machine
 
@@ -218,8 +223,10 @@ def test_page_crossing_and_misaligned_take_the_slow_path(compiler: StencilCompil
     machine = memory_machine()
     machine.map_page(0x10000)
     put(machine, 0, 0x10004)
+    put(machine, 1, 0x55)
     run(machine, (aligned, {}))
-    assert machine.calls
+    assert machine.calls == ["unaligned 0x10004"]
+    assert get(machine, 1) == 0x55, "the block must be left"
 
 
 def test_vector_memory_and_constant(compiler: StencilCompiler) -> None:
