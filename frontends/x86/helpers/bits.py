@@ -24,11 +24,13 @@ def helper_x86_crc32c(env: int, crc: int, value: int, size: int) -> int:
 def helper_x86_pdep(env: int, source: int, mask: int) -> int:
     """The low bits of source, in order, at the places where mask has ones."""
     result = 0
+    place = 0
     while mask != 0:
-        lowest = mask & -mask
-        result |= lowest & -(source & 1)
-        source = lsr(source, 1)
-        mask ^= lowest
+        if mask & 1:
+            result |= (source & 1) << place
+            source = lsr(source, 1)
+        mask = lsr(mask, 1)
+        place += 1
     return result
 
 
@@ -36,13 +38,13 @@ def helper_x86_pdep(env: int, source: int, mask: int) -> int:
 def helper_x86_pext(env: int, source: int, mask: int) -> int:
     """The bits of source where mask has ones, packed at the low end."""
     result = 0
-    place = 1
+    place = 0
     while mask != 0:
-        lowest = mask & -mask
-        if source & lowest:
-            result |= place
-        place <<= 1
-        mask ^= lowest
+        if mask & 1:
+            result |= (source & 1) << place
+            place += 1
+        source = lsr(source, 1)
+        mask = lsr(mask, 1)
     return result
 
 

@@ -1,0 +1,19 @@
+"""Options of the fuzzer: `pytest tests/fuzz/x86 --states 1000 --fuzz-seed 7`."""
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("fuzz")
+    group.addoption("--states", type=int, default=25, help="random states for each form")
+    group.addoption("--fuzz-seed", type=int, default=1, help="seed of the random states")
+
+
+@pytest.fixture
+def states(request: pytest.FixtureRequest) -> int:
+    return int(request.config.getoption("--states", 25))
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    return int(request.config.getoption("--fuzz-seed", 1))
