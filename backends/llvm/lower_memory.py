@@ -14,7 +14,7 @@ The slow path stores the pc, calls `helper_ld<bits>(env, gva)` or `helper_st<bit
 values zero-extended to i64, 128 bits in env.scratch[0]; then leaves the block if env.exception is set.
 """
 
-from backends.llvm.emitter import LIKELY, LLVM_TYPE, TBAA_RAM, TBAA_TLB, Emitter, Unsupported, attr, lowers
+from backends.llvm.emitter import LIKELY, LLVM_TYPE, TBAA_RAM, TBAA_TLB, UNLIKELY, Emitter, Unsupported, attr, lowers
 from tcg.ir.block import Hole, Op, Operand
 from tcg.ir.types import F32, F64, F80, I8, I16, I32, I64, I128, INT_OF_SIZE, V128, Barrier, MemOp, Type
 from tcg.runtime.layout import TLB_ENTRY

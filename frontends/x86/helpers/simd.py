@@ -5,7 +5,7 @@ rest run here. Immediates are i32 constants at the call. Operand order is the gu
 128-bit arguments and results of a native travel in env.scratch[0], [1], ...
 """
 
-from frontends.x86.helpers.access import raise_exception, raise_ud
+from frontends.x86.helpers.access import raise_exception, raise_gp, raise_ud
 from frontends.x86.helpers.env import CR4, MXCSR
 from frontends.x86.helpers.fpu import mxcsr_get, mxcsr_set
 from tcg.ir.block import HelperDecl
@@ -94,3 +94,9 @@ def helper_x86_sse_end(env: int) -> None:
             raise_exception(env, XM, 0)
         else:
             raise_ud(env)
+
+
+@exported
+def helper_unaligned(env: int, gva: int) -> None:
+    """What a backend calls for an access that breaks its MemOp's alignment: #GP(0), for SSE operands and CMPXCHG16B."""
+    raise_gp(env, 0)
