@@ -123,10 +123,10 @@ def SCAS(x: X86Insn) -> None:
 @instruction("ins")
 def INS_(x: X86Insn) -> None:
     _repeat(x, INS, x.size, x.key.address_size, int(bool(x.key.rep)))
-    x.b.goto_tb(0, x.next_pc)
+    x.b.goto_tb(1, x.next_pc)
 
 
 @instruction("outs")
 def OUTS_(x: X86Insn) -> None:
     _repeat(x, OUTS, x.size, x.key.address_size, _source_base(x), int(bool(x.key.rep)))
-    x.b.goto_tb(0, x.next_pc)
+    x.b.goto_tb(1, x.next_pc)

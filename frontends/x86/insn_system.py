@@ -93,7 +93,7 @@ def CLI_(x: X86Insn) -> None:
 @instruction("sti")
 def STI_(x: X86Insn) -> None:
     _helper(x, STI)
-    x.b.goto_tb(0, x.next_pc)
+    x.b.goto_tb(1, x.next_pc)
 
 
 @instruction("clac", feature="smap")
@@ -376,4 +376,4 @@ def IN_(x: X86Insn) -> None:
 def OUT_(x: X86Insn) -> None:
     value = x.read(1)
     x.b.call_void(OUT, _port(x, 0), x.b.zext(value, I64), value.type.size)
-    x.b.goto_tb(0, x.next_pc)
+    x.b.goto_tb(1, x.next_pc)
