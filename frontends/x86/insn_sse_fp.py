@@ -313,9 +313,7 @@ def _to_dwords(name: str, lane: Lane, rounding: Rounding) -> None:
     @simd(name)
     def emit(x: X86Insn) -> None:
         value = source(x)
-        put(
-            x, fp(x, lambda: convert_lanes(x, value, lane.count, lane, Lane.W, lambda e: x.b.f2i(e, I32, rounding)))
-        )
+        put(x, fp(x, lambda: convert_lanes(x, value, lane.count, lane, Lane.W, lambda e: x.b.f2i(e, I32, rounding))))
 
 
 for _suffix, _kind in (("ps", _S), ("pd", _DF)):

@@ -321,5 +321,3 @@ def PSHUFB(x: X86Insn) -> None:
     if is_mmx(x):  # three index bits count
         indices = x.b.and_(indices, lanes_of(8, 0x87))
     put(x, x.b.vtbl(x.read_v(0), indices))
-
-

@@ -101,7 +101,7 @@ _EXPAND_WORDS = Const(V128, sum(1 << 16 * i + i for i in range(8)))
 def _length(x: X86Insn, reg: Reg, count: int) -> Operand:
     """i32: the absolute value of an explicit length, at most `count`."""
     b = x.b
-    length = x.reg(reg, x.size if x.size in (4, 8) else 4)
+    length: Operand = x.reg(reg, x.size if x.size in (4, 8) else 4)
     negative = b.setcond(Cond.LT, length, 0)
     length = b.select(negative, b.neg(length), length)
     length = b.select(b.setcond(Cond.GTU, length, count), count, length)

@@ -9,8 +9,8 @@ from frontends.x86.operands import MemShape, RegShape
 from frontends.x86.registry import instruction
 from frontends.x86.state import Mode, Reg, Seg
 from frontends.x86.vector import ZERO, is_mmx, low, picked, put, put_low, simd, source
-from tcg.ir.block import Const, EnvRef, Operand
-from tcg.ir.types import I8, I32, I64, INT_OF_SIZE, V128, Cond, Lane
+from tcg.ir.block import EnvRef, Operand
+from tcg.ir.types import I64, INT_OF_SIZE, V128, Cond, Lane
 
 _S, _D, _H, _B = Lane.W, Lane.D, Lane.H, Lane.B
 
@@ -62,7 +62,7 @@ def MOVSD(x: X86Insn) -> None:
 
 
 def _from_integer(x: X86Insn, size: int) -> None:
-    """MOVD, MOVQ: integer register, memory or the low lane of a vector register, zero-extended into a vector register."""
+    """A vector register takes an integer register, memory or low lane, zero-extended; the others take its low lane."""
     if isinstance(x.ops[0], RegShape) and x.ops[0].bank in ("xmm", "mm"):
         put(x, x.read_v(1, size))
     elif x.is_mem(0):

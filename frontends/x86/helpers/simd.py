@@ -47,7 +47,7 @@ SHA256RNDS2_ = _pure("sha256rnds2", (V128, V128, V128))  # third: XMM0
 SHA256MSG1_ = _pure("sha256msg1", _VV)
 SHA256MSG2_ = _pure("sha256msg2", _VV)
 
-# --- strings: PCMPxSTRM's bit mask; what else the instructions give follows from it ------------------------------------
+# --- strings: the bit mask of PCMPxSTRM; what else the instructions give follows from it ---------------------------
 PCMPISTRM_ = _pure("pcmpistrm", _VVI)  # (first, second, imm with bit 6 clear)
 PCMPESTRM_ = _pure("pcmpestrm", (V128, I32, V128, I32, I32))  # (first, its length, second, its length, imm)
 

@@ -1,4 +1,4 @@
-"""The meaning of the pure SIMD helpers on Python ints: what the reference interpreter calls, and backends are judged by.
+"""The meaning of the pure SIMD helpers on Python ints: what the reference interpreter calls and backends are held to.
 
 REFERENCE: helper name -> function of non-negative ints, operands in the declaration's order (SDM vol. 2, under the
 instruction's name; FIPS 197 for AES, FIPS 180-4 for SHA).
