@@ -122,8 +122,9 @@ class MainLoop:
             # select takes microseconds; poll would round a timer interrupt to milliseconds.
             timeout_s = min(timeout_s, max(0.0, (deadline - self._clock.now_ns()) / NS_PER_S))
         readable, writable, _ = select.select([self._wake_fd, *readers], list(writers), [], timeout_s)
-        if self._awake:
-            self._awake = False
+        if self._wake_fd in readable:
+            # Drain before clearing: a wake-up in between is not lost, as the next turn looks at everything first.
             with contextlib.suppress(OSError):
                 os.eventfd_read(self._wake_fd)
+            self._awake = False
         return readable, writable

@@ -29,6 +29,7 @@ from hw.intc.lapic import CpuPort, LapicPage, LocalApic
 from hw.machines import q35_firmware
 from hw.misc import fw_cfg as fwcfg
 from hw.misc.debug_exit import DEFAULT_IOBASE, DEFAULT_IOSIZE, DebugExit
+from hw.misc.delay_port import COPROCESSOR_ERROR, POST_CODE, DelayPort
 from hw.misc.fw_cfg import FwCfg, FwCfgDma
 from hw.pci.host import ConfigAddressPort, ConfigDataPort, Ecam, PciBus
 from hw.q35.gsi import GsiRouter
@@ -204,6 +205,9 @@ class Q35:
         self.port92 = Port92()
         self.port92.init_cpu = lambda: self.on_reset("guest-reset")
         self.ports.map(0x92, 1, self.port92, "port92")
+
+        for port in (POST_CODE, COPROCESSOR_ERROR):
+            self.ports.map(port, 1, DelayPort(), "delay")
 
         self.serial: list[Uart16550] = []
         for (base, irq), chardev in zip(SERIAL_PORTS, serial, strict=False):

@@ -252,6 +252,27 @@ def test_timers_and_wakes_of_the_loop(loop: Loop) -> None:
     other.join()
 
 
+def test_no_wake_up_is_lost_and_none_is_left_over(loop: Loop) -> None:
+    count = 2000
+    done: list[int] = []
+
+    def post() -> None:
+        for i in range(count):
+            loop.loop.post(lambda i=i: done.append(i))  # type: ignore[misc]
+
+    threads = [threading.Thread(target=post) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    while len(done) < 3 * count:
+        before = len(done)
+        loop.loop.turn(5.0)
+        assert len(done) > before or not loop.loop._posted or any(thread.is_alive() for thread in threads)
+    for thread in threads:
+        thread.join()
+    loop.loop.turn(0)
+    assert not select.select([loop.loop._wake_fd], [], [], 0)[0]  # or the loop would spin
+
+
 def test_work_runs_under_the_lock(loop: Loop) -> None:
     owned: list[bool] = []
     loop.loop.post(lambda: owned.append(loop.lock._is_owned()))  # type: ignore[attr-defined]
