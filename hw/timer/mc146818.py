@@ -6,7 +6,6 @@ that are enabled have deadlines. While SET (register B) is one, or the divider i
 
 from __future__ import annotations
 
-import calendar
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -142,15 +141,9 @@ class Mc146818:
         """Take the time from the time bytes; a date that does not exist counts on as the calendar does."""
         year = self._decode(self.cmos[CENTURY]) * 100 + self._decode(self.cmos[YEAR])
         month = self._decode(self.cmos[MONTH])
-        fields = (
-            min(max(year, 1), 9998),
-            min(max(month, 1), 12),
-            1,
-            self._decode_hour(self.cmos[HOURS]),
-            self._decode(self.cmos[MINUTES]),
-            self._decode(self.cmos[SECONDS]),
-        )
-        seconds = calendar.timegm(fields) + (self._decode(self.cmos[DAY]) - 1) * 86_400
+        days = _days(min(max(year, 1), 9998), min(max(month, 1), 12)) + self._decode(self.cmos[DAY]) - 1
+        minutes = (days * 24 + self._decode_hour(self.cmos[HOURS])) * 60 + self._decode(self.cmos[MINUTES])
+        seconds = minutes * 60 + self._decode(self.cmos[SECONDS])
         old = self.now_ns()
         now = seconds * NS_PER_S + old % NS_PER_S
         if self.stopped_ns is not None:
@@ -332,5 +325,12 @@ class Mc146818:
 def _start_seconds(base: str | int) -> int:
     if isinstance(base, int):
         return base
-    now = time.time()
-    return calendar.timegm(time.localtime(now)) if base == "localtime" else int(now)
+    now = int(time.time())
+    return now + time.localtime(now).tm_gmtoff if base == "localtime" else now
+
+
+def _days(year: int, month: int) -> int:
+    """Days from 1970-01-01 to the first of a month of the Gregorian calendar."""
+    # Years from March on: a leap day is the last day of its year. (`calendar` would import datetime and locale.)
+    year, month = (year, month - 3) if month > 2 else (year - 1, month + 9)
+    return 365 * year + year // 4 - year // 100 + year // 400 + (153 * month + 2) // 5 - 719_468

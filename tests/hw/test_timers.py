@@ -9,7 +9,7 @@ import pytest
 from board import MS, US, Board, S
 
 from hw.machines.q35 import Q35Config
-from hw.timer.mc146818 import RtcClock, RtcConfig
+from hw.timer.mc146818 import RtcClock, RtcConfig, _days
 
 HPET = 0xFED0_0000
 
@@ -268,6 +268,24 @@ def test_rtc_follows_the_host_by_default() -> None:
     low, high = time.time() - 2, time.time() + 2
     century, year, month, day, hour, minute, second = rtc_time(board)
     assert low <= calendar.timegm((century * 100 + year, month, day, hour, minute, second)) <= high
+
+
+def test_days_agree_with_the_calendar() -> None:
+    for year in (1, 4, 100, 1600, 1900, 1969, 1970, 2000, 2026, 2100, 9998):
+        for month in range(1, 13):
+            assert _days(year, month) * 86_400 == calendar.timegm((year, month, 1, 0, 0, 0))
+
+
+def test_localtime_base(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "XYZ-5:30")
+    time.tzset()
+    try:
+        board = Board(config=Q35Config(rtc=RtcConfig("localtime", RtcClock.VM)))
+        local = time.mktime(time.localtime()) + 5.5 * 3600
+        assert abs(board.rtc.now_ns() / 1e9 - local) < 3
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_cmos_sizes_and_ram_survive_reset() -> None:
