@@ -77,8 +77,8 @@ def basic_blocks(code: bytes, boundaries: list[Boundary], fixups: list[Fixup]) -
     for offset, size, mnemonic, operands in boundaries:
         if mnemonic[0] == "j" or mnemonic in ("ret", "ud2"):
             leaders.add(offset + size)
-            if operands.startswith("0x"):
-                leaders.add(int(operands, 16))
+            if operands[:1].isdigit():
+                leaders.add(int(operands, 0))
     pending = sorted(fixups, key=lambda f: f.offset, reverse=True)
     blocks: dict[int, BasicBlock] = {}
     block = BasicBlock(0)
@@ -95,11 +95,11 @@ def basic_blocks(code: bytes, boundaries: list[Boundary], fixups: list[Fixup]) -
             f = pending.pop()
             mine.append(f.moved(f.offset - offset, f.kind))
         falls = mnemonic not in ("jmp", "ret", "ud2")
-        direct = mnemonic[0] == "j" and (bool(mine) or operands.startswith("0x"))
+        direct = mnemonic[0] == "j" and (bool(mine) or operands[:1].isdigit())
         if not direct:
             block.body.append(_shortened(code[offset:at], mine))
             continue
-        target: Target = mine[0] if mine else int(operands, 16)
+        target: Target = mine[0] if mine else int(operands, 0)
         if mnemonic == "jmp":
             block.end = target
         else:
