@@ -40,7 +40,8 @@ FEATURES["sse4.1"] = (1, "ecx", 19)
 FEATURES["sse4.2"] = (1, "ecx", 20)
 _bits(6, "eax", arat=2)
 _bits(7, "ebx", fsgsbase=0, bmi1=3, smep=7, bmi2=8, erms=9, invpcid=10, rdseed=18, adx=19, smap=20, clflushopt=23)
-_bits(7, "ebx", sha_ni=29)
+_bits(7, "ebx", clwb=24, sha_ni=29)
+_bits(7, "ecx", rdpid=22)
 _bits(7, "edx", fsrm=4)
 _bits(0xD, "eax", xsaveopt=0, xsavec=1)  # subleaf 1
 _bits(0x80000001, "edx", syscall=11, nx=20, fxsr_opt=25, pdpe1gb=26, rdtscp=27, lm=29)
@@ -143,7 +144,7 @@ def leaves(model: CpuModel, cpus: int = 1, apic_id: int = 0) -> list[Record]:
         # Deterministic caches: L1D, L1I 32 KiB 8 ways; L2 4 MiB, L3 16 MiB 16 ways; lines of 64 bytes
         *((4, n, *_cache(n, cpus)) for n in range(4)),
         (6, SUBLEAF_ANY, of(6, "eax"), 0, 0, 0),
-        (7, 0, 0, of(7, "ebx"), 0, of(7, "edx")),
+        (7, 0, 0, of(7, "ebx"), of(7, "ecx"), of(7, "edx")),
         (0xB, 0, 0, 1, 0x100, apic_id),
         (0xB, 1, ids, cpus, 0x201, apic_id),
     ]
