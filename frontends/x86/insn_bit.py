@@ -97,11 +97,15 @@ def BSR(x: X86Insn) -> None:
 
 
 def _scan(x: X86Insn, *, reverse: bool) -> None:
-    """A source of 0 leaves the destination as it was (undefined by Intel, so by AMD and in practice)."""
+    """A source of 0 leaves all 64 bits of the destination as they were (undefined by Intel, so by AMD and in practice)."""
     b = x.b
     source = x.read(1)
     found = b.xor(b.clz(source), 8 * x.size - 1) if reverse else b.ctz(source)
-    x.write(0, b.select(b.setcond(Cond.EQ, source, 0), x.read(0), found))
+    none = b.setcond(Cond.EQ, source, 0)
+    if x.size == 4:
+        x.write(0, b.select(none, x.read(0, 8), b.zext(found, I64)))
+    else:
+        x.write(0, b.select(none, x.read(0), found))
     set_status(x, CcOp.LOGICB, source)
 
 
@@ -200,7 +204,7 @@ def PEXT_(x: X86Insn) -> None:
 
 
 # --- CRC32 ------------------------------------------------------------------------------------------------------------
-@instruction("crc32", feature="sse4_2")
+@instruction("crc32", feature="sse4.2")
 def CRC32(x: X86Insn) -> None:
     b = x.b
     source = x.read(1)

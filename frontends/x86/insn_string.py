@@ -22,10 +22,9 @@ _REPNE = 0xF2
 
 def _source_segment(x: X86Insn) -> int:
     """The segment of [rSI]: DS unless overridden; -1 when its base is 0."""
-    for shape in x.ops:
-        if isinstance(shape, MemShape) and shape.default_seg != Seg.ES:
-            return shape.seg
-    return -1
+    shape = x.ops[0 if x.key.name == "cmps" else 1]
+    assert isinstance(shape, MemShape)
+    return shape.seg
 
 
 def _source_base(x: X86Insn) -> Operand:

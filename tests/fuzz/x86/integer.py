@@ -118,14 +118,16 @@ BIT = [
     *(Template(f"{name} {{rm{n}}},{{i8}}", OF | SF | AF | PF, modes=BOTH if n != "64" else (True,))
       for name in ("bt", "bts", "btr", "btc") for n in _WIDE),
     *(t for name in ("bts", "btr", "btc") for t in _sized(f"lock {name} {{mN}},{{rN}}", _WIDE, OF | SF | AF | PF)),
-    *(t for name in ("bsf", "bsr") for t in _sized(f"{name} {{rN}},{{rmN}}", _WIDE, CF | OF | SF | AF | PF)),
+    *(t for name in ("bsf", "bsr") for t in _sized(f"{name} {{rN}},{{rmN}}", ("16", "64"), CF | OF | SF | AF | PF)),
+    *(t for name in ("bsf", "bsr") for t in _sized(f"{name} {{rN}},{{rmN}}", ("32",), CF | OF | SF | AF | PF, unicorn=False)),
     *(t for name in ("tzcnt", "lzcnt") for t in _sized(f"{name} {{rN}},{{rmN}}", _WIDE, OF | SF | AF | PF)),
     *_sized("popcnt {rN},{rmN}", _WIDE),
     *_sized("andn {rN},{rN},{rmN}", _VEX, AF | PF),
-    *(t for name in ("blsr", "blsmsk", "blsi") for t in _sized(f"{name} {{rN}},{{rmN}}", _VEX, AF | PF)),
-    *_sized("bextr {rN},{rmN},{rN}", _VEX, AF | SF | PF),
-    *_sized("bzhi {rN},{rmN},{rN}", _VEX, AF | PF),
-    *(t for name in ("pdep", "pext") for t in _sized(f"{name} {{rN}},{{rN}},{{rmN}}", _VEX)),
+    *(t for name in ("blsr", "blsmsk") for t in _sized(f"{name} {{rN}},{{rmN}}", _VEX, AF | PF)),
+    *_sized("blsi {rN},{rmN}", _VEX, AF | PF, unicorn=False),
+    *_sized("bextr {rN},{rmN},{rN}", _VEX, AF | SF | PF, unicorn=False),
+    *_sized("bzhi {rN},{rmN},{rN}", _VEX, AF | PF, unicorn=False),
+    *(t for name in ("pdep", "pext") for t in _sized(f"{name} {{rN}},{{rN}},{{rmN}}", _VEX, unicorn=False)),
     *(Template(f"crc32 {{r32}},{{rm{n}}}", modes=BOTH) for n in ("8", "16", "32")),
     Template("crc32 {r64},{rm8}"), Template("crc32 {r64},{rm64}"),
 ]  # fmt: skip
@@ -135,10 +137,9 @@ CONTROL = [
     Template("jmp 0x10000020", host=False), Template("jmp 0x10004000", host=False), Template("call 0x10004000", host=False),
     Template("jmp {rm64}", host=False), Template("call {rm64}", host=False),
     Template("jmp {rm32}", host=False, modes=(False,)), Template("call {rm32}", host=False, modes=(False,)),
-    Template("ret", host=False, modes=BOTH), Template("ret 16", host=False, modes=BOTH), Template("ret 0x9000", host=False),
-    Template("jrcxz 0x10000020", host=False), Template("jecxz 0x10000020", host=False, modes=BOTH),
-    Template("loop 0x10000020", host=False, modes=BOTH), Template("loope 0x10000020", host=False, modes=BOTH),
-    Template("loopne 0x10000020", host=False, modes=BOTH), Template(".byte 67e210", host=False),
+    Template("ret", host=False, modes=BOTH), Template("ret 16", host=False, modes=BOTH),
+    *(Template(f".byte {op:x}{d}", host=False, modes=BOTH) for op in range(0xE0, 0xE4) for d in ("0c", "80")),
+    Template(".byte 67e210", host=False), Template(".byte 67e310", host=False),
     Template(".byte 621e", host=False, modes=(False,)),
 ]  # fmt: skip
 
@@ -152,7 +153,7 @@ STRING = [
 
 MISC = [
     *(Template(name, modes=BOTH) for name in ("clc", "stc", "cmc", "cld", "std", "lahf", "sahf", "nop", "pause")),
-    Template("nop {rm32}"), Template("endbr64", host=False), Template("lfence"), Template("sfence"), Template("mfence"),
+    Template("nop {rm32}"), Template(".byte f30f1efa", host=False), Template("lfence"), Template("sfence"), Template("mfence"),
     Template("clflush {m8}"), Template("prefetcht0 {m8}"), Template("ud2", host=False),
 ]  # fmt: skip
 

@@ -33,11 +33,16 @@ class UnicornCpu:
 
     def __init__(self, *, code64: bool) -> None:
         self.code64 = code64
+        self.gprs = _GPR64 if code64 else _GPR32
+        self.vector = -1
+        self.reset()
+
+    def reset(self) -> None:
+        """A fresh machine: one that has seen an exception makes double faults of the next ones."""
+        code64 = self.code64
         self.uc = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64 if code64 else unicorn.UC_MODE_32)
         self.uc.mem_map(CODE, CODE_SIZE)
         self.uc.mem_map(DATA, DATA_SIZE)
-        self.gprs = _GPR64 if code64 else _GPR32
-        self.vector = -1
         self.uc.hook_add(unicorn.UC_HOOK_INTR, self._interrupt)
 
     def _interrupt(self, uc: unicorn.Uc, number: int, _: object) -> None:
@@ -99,6 +104,8 @@ class UnicornCpu:
             elif error.errno not in (unicorn.UC_ERR_FETCH_UNMAPPED, unicorn.UC_ERR_FETCH_PROT):
                 raise
         if self.vector >= 0:
+            if self.vector not in (6, 14):
+                self.reset()
             return Result(before, pc, self.vector)
         after = uc.reg_read(ux.UC_X86_REG_RIP if self.code64 else ux.UC_X86_REG_EIP)
         return Result(self.take(before), after)

@@ -53,7 +53,7 @@ def _prepare(chapter: str, case: Case, state: State, rng: random.Random) -> None
             if reg not in (case.base, case.index):
                 regs[reg] = rng.choice((0, random_word(rng, 7), mask if signed else 1)) if reg == Reg.RDX else random_word(rng)
                 regs[reg] &= mask
-    elif name.startswith(("loop", "j")) and rng.randrange(2) and "cxz" in name or name.startswith("loop"):
+    elif chapter == "control" and (case.code[0] == 0x67 or 0xE0 <= case.code[0] < 0xE4):
         regs[Reg.RCX] = rng.choice((0, 1, 2, 1 << 32, (1 << 32) + 1)) & mask
     elif name == "bound" or (chapter == "control" and case.code[:1] == b"\x62"):
         regs[Reg.RSI] = DATA + 0x100
