@@ -22,6 +22,8 @@ CHAPTERS = (
     "insn_sse_move", "insn_sse_int", "insn_sse_fp", "insn_sse_misc", "insn_mmx", "insn_x87",
 )  # fmt: skip
 _UD = 6
+# Where BMI1 or LZCNT is not announced, the F3 prefix is ignored (SDM volume 2, TZCNT and LZCNT).
+_IGNORED_PREFIX = {"tzcnt": "bsf", "lzcnt": "bsr"}
 _EXITS = frozenset(("goto_tb", "goto_ptr", "exit"))
 
 
@@ -72,11 +74,14 @@ class X86Frontend:
 
     def _row(self, key: X86Key) -> Row | None:
         row = INSTRUCTIONS.get(key.name)
+        if row is not None and key.name in _IGNORED_PREFIX and not self._announced(row):
+            row = INSTRUCTIONS[_IGNORED_PREFIX[key.name]]
         if row is None or any(isinstance(o, RegShape) and o.bank == "none" for o in key.operands):
             return None
-        if row.feature and self.features is not None and row.feature not in self.features:
-            return None
-        return row
+        return row if self._announced(row) else None
+
+    def _announced(self, row: Row) -> bool:
+        return not row.feature or self.features is None or row.feature in self.features
 
     def _form(self, key: X86Key) -> Form:
         form = self._forms.get(key)

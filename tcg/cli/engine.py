@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from frontends.x86.cpuid import CpuModel, leaves, table
+from frontends.x86.rare_msrs import RareMsrs
 from frontends.x86.recipe import RUNTIME
 from frontends.x86.state import STATE, Mode
 from hw.core.clock import HostClock
@@ -161,6 +162,7 @@ class Engine:
         pio_read, pio_write = ports.read, ports.write
         mmio_read, mmio_write = memory.mmio_read, memory.mmio_write
         env = self.vcpu.env
+        rare = RareMsrs()
 
         def port_read(port: int, size: int, _c: int) -> int:
             with lock:
@@ -185,14 +187,18 @@ class Engine:
                 return lapic.ack()
 
         def msr_read(number: int, _b: int, _c: int) -> int:
-            with lock:
-                value = lapic.read_msr(number)
+            value = rare.read(number)
+            if value is None:
+                with lock:
+                    value = lapic.read_msr(number)
             if value is None:
                 return 0
             env.set("scratch", value)
             return 1
 
         def msr_write(number: int, value: int, _c: int) -> int:
+            if rare.write(number, value & (1 << 64) - 1):
+                return 1
             with lock:
                 return int(lapic.write_msr(number, value & (1 << 64) - 1))
 
