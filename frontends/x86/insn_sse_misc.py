@@ -127,13 +127,13 @@ def _matches(x: X86Insn, *, explicit: bool) -> tuple[Operand, int]:
         mask = x.call(PCMPISTRM_, first, second, imm & _TO_MASK)
     if x.status_live:
         if explicit:
-            first_ends, second_ends = (b.setcond(Cond.LTU, v, lane.count) for v in (la, lb))
+            ends: list[Operand] = [b.setcond(Cond.LTU, v, lane.count) for v in (la, lb)]
         else:
-            first_ends, second_ends = (_ends(x, v, lane) for v in (first, second))
+            ends = [_ends(x, v, lane) for v in (first, second)]
         bits = b.vext(mask, Lane.W, 0)
-        flags = bit_at(x, b.setcond(Cond.NE, bits, 0), CF)
-        flags = b.or_(flags, bit_at(x, second_ends, ZF))
-        flags = b.or_(flags, bit_at(x, first_ends, SF))
+        flags: Operand = bit_at(x, b.setcond(Cond.NE, bits, 0), CF)
+        flags = b.or_(flags, bit_at(x, ends[1], ZF))
+        flags = b.or_(flags, bit_at(x, ends[0], SF))
         flags = b.or_(flags, bit_at(x, b.setcond(Cond.NE, b.and_(bits, 1), 0), OF))
         set_flags(x, flags)
     return mask, lane.count
