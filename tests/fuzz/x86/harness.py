@@ -5,6 +5,7 @@
 A judge's known mistakes are in `differences.md`; the tests mask them by name there.
 """
 
+import functools
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from fuzz.x86.cases import Case, Template, aim, cases_of, expand
 from fuzz.x86.oracles import host_cpu, unicorn_cpu
 from fuzz.x86.ours import MODE32, MODE64, Ours, SpecError, differences
 from fuzz.x86.state import CODE, Result, State, random_state
+from fuzz.x86.stencils import StencilRunner
+from tcg.exec.forms import Pattern, Variant
 
 Prepare = Callable[[Case, State, random.Random], None]
 Judge = Callable[[Case, State, Result, Result], int]
@@ -66,6 +69,7 @@ def fuzz(
     fpu: bool = False,
     undefined: Judge | None = None,
     unicorn_wrong: Callable[[Case], bool] | None = None,
+    stencil: bool = True,
     ours_: Ours | None = None,
 ) -> list[Problem]:
     """Problems found; empty: all agree.
@@ -86,11 +90,29 @@ def fuzz(
                 if prepare is not None:
                     prepare(case, before, rng)
                 ask = unicorn and one.unicorn and not (unicorn_wrong is not None and unicorn_wrong(case))
-                found = run_case(case, before, pc, seed, rng, ask, host, fpu, undefined, ours_ or ours())
+                found = run_case(case, before, pc, seed, rng, ask, host, stencil, fpu, undefined, ours_ or ours())
                 if found:
                     problems += found
                     break
     return problems
+
+
+@functools.cache
+def stencils() -> StencilRunner:
+    return StencilRunner()
+
+
+def _against_stencil(
+    pattern: Pattern, case: Case, pc: int, mode: int, before: State, result: Result, fpu: bool
+) -> list[str]:
+    """Interpreter and stencil must agree on everything, with flags live and dead."""
+    runner = stencils()
+    for variant in (Variant(), Variant(False, 0)):
+        mine = runner.step(pattern, case.code, pc, mode, before, variant)
+        wrong = differences(result, mine, 0x8D5 if variant.status_live else 0, fpu=fpu)
+        if wrong:
+            return [f"{variant}", *wrong]
+    return []
 
 
 def run_case(
@@ -101,6 +123,7 @@ def run_case(
     rng: random.Random,
     unicorn: bool,
     host: bool,
+    stencil: bool,
     fpu: bool,
     undefined: Judge | None,
     ours_: Ours,
@@ -112,6 +135,10 @@ def run_case(
     except SpecError as error:
         return [Problem(case, seed, "itself", [str(error)], before)]
     problems = []
+    if stencil:
+        what = _against_stencil(pattern, case, pc, mode, before, result, fpu)
+        if what:
+            problems.append(Problem(case, seed, "stencil", what, before))
     judges: list[tuple[str, Result]] = []
     if unicorn:
         judges.append(("unicorn", unicorn_cpu(case.code64).step(case.code, pc, before)))

@@ -48,7 +48,7 @@ MOVE = [
     *_sized("xadd {rmN},{rN}"),
     *_sized("lock xadd {mN},{rN}"),
     *_sized("cmpxchg {rmN},{rN}", ("8", "16", "64")),
-    Template("cmpxchg {m32},{r32}", modes=BOTH), Template("cmpxchg {r32},{r32}", host=False, modes=BOTH),
+    Template("cmpxchg {m32},{r32}", modes=BOTH, unicorn=False), Template("cmpxchg {r32},{r32}", host=False, modes=BOTH),
     *_sized("lock cmpxchg {mN},{rN}", unicorn=False),
     Template("cmpxchg8b {m64}", modes=BOTH),
     Template("cmpxchg16b {m128}"),

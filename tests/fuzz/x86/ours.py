@@ -46,9 +46,10 @@ class GuestMemory(FlatMemory):
 class Env:
     """Raw memory for one vCPU's env, as natives and the interpreter both see it."""
 
-    def __init__(self) -> None:
+    def __init__(self, hva: int = 0) -> None:
+        """hva: memory of STATE.size bytes (0: its own)."""
         self._buffer = ctypes.create_string_buffer(STATE.size + 64)
-        self.hva = (ctypes.addressof(self._buffer) + 63) & ~63
+        self.hva = hva or (ctypes.addressof(self._buffer) + 63) & ~63
         self.data = memoryview((ctypes.c_char * STATE.size).from_address(self.hva)).cast("B")
 
     def get(self, name: str, index: int = 0) -> int:
