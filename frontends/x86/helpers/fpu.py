@@ -104,7 +104,7 @@ def store_image(env: int, gva: int, at: int, size: int) -> int:
         if hva != 0:
             memcpy(hva, image, size)
             return 1
-    elif tlb_probe(env, gva + size - 1, WRITE, index) == -1:
+    elif tlb_probe(env, (gva & -4096) + 4096, WRITE, index) == -1:
         return 0
     done = 0
     while done < size:

@@ -408,7 +408,7 @@ def helper_x86_ins(env: int, size: int, asize: int, rep: int) -> int:
         to = linear(env, to_base, ld64(env + RDI), mask)
         if tlb_probe(env, to, WRITE, index) == -1:
             return 0
-        if tlb_probe(env, (to + size - 1), WRITE, index) == -1:
+        if (to & (PAGE - 1)) + size > PAGE and tlb_probe(env, (to & -PAGE) + PAGE, WRITE, index) == -1:
             return 0
         store_as(env, to, size, ask(env, PORT_READ, port, size, 0), index)
         if failed(env):
