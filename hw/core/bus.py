@@ -9,15 +9,13 @@ Threads: all methods run under the machine lock. A `FlatView`, being immutable, 
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import IntEnum
-from itertools import pairwise
 from typing import Protocol
 
 from hw.core.device import MmioDevice, PioDevice
+from hw.core.flatview import FlatRange, FlatView, Kind, Region, flatten
 from hw.core.log import GuestLog
 
 PORTS = 0x1_0000
@@ -104,75 +102,6 @@ class PortSpace:
         self._log.unimp(f"port {port:#06x}", f"write of {size} bytes, {value:#x}")
 
 
-class Kind(IntEnum):
-    """What stands behind a range of guest-physical addresses."""
-
-    RAM = 0
-    ROM = 1  # reads come from RAM, writes are dropped
-    MMIO = 2
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Region:
-    """A piece of the memory map before overlaps are resolved."""
-
-    base: int
-    size: int
-    kind: Kind
-    name: str
-    ram_offset: int = 0
-    device: MmioDevice | None = None
-    max_size: int = 4
-    priority: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class FlatRange:
-    """`size` bytes from `gpa`: of RAM from `ram_offset`, or of `device` from `device_offset`."""
-
-    gpa: int
-    size: int
-    kind: Kind
-    name: str
-    ram_offset: int = 0
-    device: MmioDevice | None = None
-    device_offset: int = 0
-    max_size: int = 4
-
-    @property
-    def end(self) -> int:
-        return self.gpa + self.size
-
-
-class FlatView:
-    """The memory map without overlaps: ascending, disjoint ranges. Gaps are unassigned."""
-
-    __slots__ = ("_starts", "ranges")
-
-    def __init__(self, ranges: tuple[FlatRange, ...]) -> None:
-        self.ranges = ranges
-        self._starts = [r.gpa for r in ranges]
-
-    def __iter__(self) -> Iterator[FlatRange]:
-        return iter(self.ranges)
-
-    def __len__(self) -> int:
-        return len(self.ranges)
-
-    def find(self, gpa: int) -> FlatRange | None:
-        """The range that holds `gpa`, None when it is unassigned."""
-        index = bisect_right(self._starts, gpa) - 1
-        if index < 0:
-            return None
-        found = self.ranges[index]
-        return found if gpa < found.end else None
-
-    def after(self, gpa: int) -> FlatRange | None:
-        """The first range that starts beyond `gpa`."""
-        index = bisect_right(self._starts, gpa)
-        return self.ranges[index] if index < len(self.ranges) else None
-
-
 class Memory(Protocol):
     """Guest memory as a bus master sees it."""
 
@@ -231,23 +160,8 @@ class AddressSpace:
                 self._update()
 
     def flatten(self) -> FlatView:
-        """The regions without overlaps: the higher priority wins, then the later one. Neighbours are merged."""
-        ordered = sorted(self.regions, key=lambda region: region.priority)
-        cuts = sorted({edge for region in ordered for edge in (region.base, region.base + region.size)})
-        ranges: list[FlatRange] = []
-        for gpa, end in pairwise(cuts):
-            top: Region | None = None
-            for region in ordered:
-                if region.base <= gpa < region.base + region.size:
-                    top = region
-            if top is None:
-                continue
-            piece = _piece(top, gpa, end - gpa)
-            if ranges and _continues(ranges[-1], piece):
-                previous = ranges.pop()
-                piece = _piece_join(previous, piece)
-            ranges.append(piece)
-        return FlatView(tuple(ranges))
+        """The present regions without overlaps."""
+        return flatten(self.regions)
 
     def _add(self, region: Region) -> Region:
         self.regions.append(region)
@@ -360,22 +274,3 @@ class AddressSpace:
         if found is not None:
             self._last = found
         return found
-
-
-def _piece(region: Region, gpa: int, size: int) -> FlatRange:
-    inside = gpa - region.base
-    if region.kind is Kind.MMIO:
-        return FlatRange(gpa, size, region.kind, region.name, 0, region.device, inside, region.max_size)
-    return FlatRange(gpa, size, region.kind, region.name, region.ram_offset + inside)
-
-
-def _continues(a: FlatRange, b: FlatRange) -> bool:
-    if a.end != b.gpa or a.kind is not b.kind or a.device is not b.device or a.name != b.name:
-        return False
-    if a.device is None:
-        return a.ram_offset + a.size == b.ram_offset
-    return a.device_offset + a.size == b.device_offset
-
-
-def _piece_join(a: FlatRange, b: FlatRange) -> FlatRange:
-    return FlatRange(a.gpa, a.size + b.size, a.kind, a.name, a.ram_offset, a.device, a.device_offset, a.max_size)

@@ -11,7 +11,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hw.intc.lapic import LocalApic
+    from hw.intc.lapic_core import LapicCore
 
 
 class Delivery(IntEnum):
@@ -37,11 +37,11 @@ class ApicBus:
     __slots__ = ("eoi_receivers", "lapics", "pic_acknowledge")
 
     def __init__(self, pic_acknowledge: Callable[[], int]) -> None:
-        self.lapics: list[LocalApic] = []
+        self.lapics: list[LapicCore] = []
         self.eoi_receivers: list[Callable[[int], None]] = []
         self.pic_acknowledge = pic_acknowledge
 
-    def targets(self, destination: int, *, logical: bool) -> list[LocalApic]:
+    def targets(self, destination: int, *, logical: bool) -> list[LapicCore]:
         """The local APICs that a destination field names."""
         return [lapic for lapic in self.lapics if lapic.matches(destination, logical=logical)]
 
@@ -52,7 +52,7 @@ class ApicBus:
         self.deliver_to(self.targets(destination, logical=logical), mode, vector, level=level, assert_=assert_)
 
     def deliver_to(
-        self, targets: list[LocalApic], mode: int, vector: int, *, level: bool, assert_: bool = True
+        self, targets: list[LapicCore], mode: int, vector: int, *, level: bool, assert_: bool = True
     ) -> None:
         """Send one message to each of `targets`, or to the one of lowest priority."""
         if mode == Delivery.LOWEST:

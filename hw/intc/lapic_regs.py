@@ -6,7 +6,7 @@ One row serves the memory-mapped page and, at MSR 0x800 + offset / 16, x2APIC mo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum, IntFlag
+from enum import IntFlag
 
 ID = 0x020
 VERSION = 0x030
@@ -42,14 +42,6 @@ LVT_LEVEL = 1 << 15
 LVT_REMOTE_IRR = 1 << 14
 LVT_READ_ONLY = 1 << 12 | LVT_REMOTE_IRR
 SVR_ENABLE = 1 << 8
-
-
-class TimerMode(IntEnum):
-    """LVT timer bits 18:17 (10.5.1)."""
-
-    ONE_SHOT = 0
-    PERIODIC = 1
-    TSC_DEADLINE = 2
 
 
 class Esr(IntFlag):

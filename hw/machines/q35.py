@@ -23,9 +23,11 @@ from hw.core.irq import IrqLine
 from hw.core.log import GuestLog
 from hw.input.i8042 import I8042, I8042Port, Port92
 from hw.intc.apic_bus import ApicBus
+from hw.intc.cpu_port import CpuPort
 from hw.intc.i8259 import Elcr, Pic8259Pair
 from hw.intc.ioapic import IoApic
-from hw.intc.lapic import CpuPort, LapicPage, LocalApic
+from hw.intc.lapic import LocalApic
+from hw.intc.lapic_page import LapicPage
 from hw.machines import q35_firmware
 from hw.misc import fw_cfg as fwcfg
 from hw.misc.debug_exit import DEFAULT_IOBASE, DEFAULT_IOSIZE, DebugExit

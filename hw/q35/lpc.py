@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from hw.core.bus import AddressSpace, PortSpace, PortWindow, Region
+from hw.core.bus import AddressSpace, PortSpace, PortWindow
+from hw.core.flatview import Region
 from hw.core.irq import IrqLine
 from hw.core.log import GuestLog
 from hw.core.regs import RO, Field, Reg, RegFile, RegMap, reserved

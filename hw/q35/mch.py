@@ -5,7 +5,8 @@ The registers that move memory act on the machine's `AddressSpace`.
 
 from __future__ import annotations
 
-from hw.core.bus import AddressSpace, Region
+from hw.core.bus import AddressSpace
+from hw.core.flatview import Region
 from hw.core.log import GuestLog
 from hw.core.regs import RO, RW, Field, Reg, RegFile, RegMap, reserved
 from hw.pci.config import CONFIG_SIZE, type0_header
