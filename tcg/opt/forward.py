@@ -99,7 +99,7 @@ class Forward:
             if operand is not None:
                 return operand
         consequence = CONSEQUENCES.get(name)
-        operand = None if consequence is None else consequence(self.known, op)
+        operand = None if consequence is None else consequence(self, self.known, op)
         if operand is not None:
             return operand
         value = self.known.note(op)

@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 from tcg.ir.block import Const, Op, Operand, Temp
 from tcg.ir.integers import signed
-from tcg.ir.types import Cond
+from tcg.ir.types import I1, Cond
+from tcg.opt.match import Emitter
 
 Bits = tuple[int, int]
 NOTHING: Bits = (0, 0)
@@ -151,7 +152,7 @@ _RULES: dict[str, Callable[[KnownBits, Op], Bits]] = {
 
 
 # --- what follows -----------------------------------------------------------------------------------------------------
-def _same_and(known: KnownBits, op: Op) -> Operand | None:
+def _same_and(walk: Emitter, known: KnownBits, op: Op) -> Operand | None:
     """x & y = x when every bit that may be 1 in x is 1 in y."""
     (z1, o1), (z2, o2) = known.of(op.ins[0]), known.of(op.ins[1])
     mask = op.outs[0].type.mask
@@ -160,7 +161,7 @@ def _same_and(known: KnownBits, op: Op) -> Operand | None:
     return op.ins[1] if z2 | o1 == mask else None
 
 
-def _same_or(known: KnownBits, op: Op) -> Operand | None:
+def _same_or(walk: Emitter, known: KnownBits, op: Op) -> Operand | None:
     """x | y = x when every bit that may be 1 in y is 1 in x."""
     (z1, o1), (z2, o2) = known.of(op.ins[0]), known.of(op.ins[1])
     mask = op.outs[0].type.mask
@@ -174,6 +175,19 @@ def _signed_range(zeros: int, ones: int, width: int) -> tuple[int, int]:
     low = ones | (0 if zeros & sign else sign)
     high = (mask ^ zeros) & ~(0 if ones & sign else sign)
     return signed(low, width), signed(high, width)
+
+
+def _compare(walk: Emitter, known: KnownBits, op: Op) -> Operand | None:
+    """Decided by the ranges of the sides; else x != 0 and x == 1 are bit 0 of an x that is 0 or 1."""
+    decided = _decide(known, op)
+    if decided is not None:
+        return decided
+    left, right = op.ins
+    if type(right) is Const and (op.attrs["cond"], right.value) in ((Cond.NE, 0), (Cond.EQ, 1)):
+        zeros, _ = known.of(left)
+        if zeros == left.type.mask ^ 1:
+            return walk.emit("trunc", I1, (left,))
+    return None
 
 
 def _decide(known: KnownBits, op: Op) -> Operand | None:
@@ -199,9 +213,9 @@ def _decide(known: KnownBits, op: Op) -> Operand | None:
     return None if below is None else Const(op.outs[0].type, int(below != inverted))
 
 
-CONSEQUENCES: dict[str, Callable[[KnownBits, Op], Operand | None]] = {
+CONSEQUENCES: dict[str, Callable[[Emitter, KnownBits, Op], Operand | None]] = {
     "and": _same_and,
     "or": _same_or,
-    "setcond": _decide,
+    "setcond": _compare,
 }
-"""op name -> the operand that its output equals, given the known bits of its inputs."""
+"""op name -> the operand that its output equals, given the known bits of its inputs (made by at most one new op)."""

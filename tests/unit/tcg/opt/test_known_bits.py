@@ -103,6 +103,8 @@ CONCLUSIONS = [
     ("%1:i64 = zext %0\n%2:i64 = shr %1, 0x10:i64", None),
     ("%1:i8 = or %0, 0x80:i8\n%2:i8 = or %1, 0x80:i8", "or"),
     ("%1:i8 = and %0, 7:i8\n%2:i1 = setcond %1, 8:i8 cond=ltu\n%3:i8 = zext %2", None),
+    ("%1:i8 = and %0, 1:i8\n%2:i1 = setcond %1, 0:i8 cond=ne\n%3:i8 = zext %2", "and"),
+    ("%1:i8 = and %0, 1:i8\n%2:i1 = setcond %1, 1:i8 cond=eq\n%3:i8 = zext %2", "and"),
 ]
 
 
