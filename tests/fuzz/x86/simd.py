@@ -45,40 +45,44 @@ def simd_ours() -> Ours:
     return ours
 
 
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
 # --- templates --------------------------------------------------------------------------------------------------------
 _FLOATS = (("ss", 32), ("sd", 64), ("ps", 128), ("pd", 128))
 
 MOVE = [
-    *(f"{n} {{x}},{{xm128}}" for n in "movaps movapd movups movupd movdqa movdqu movshdup movsldup".split()),
-    *(f"{n} {{m128}},{{x}}" for n in "movaps movapd movups movupd movdqa movdqu movntps movntpd movntdq".split()),
+    *(f"{n} {{x}},{{xm128}}" for n in _words("movaps movapd movups movupd movdqa movdqu movshdup movsldup")),
+    *(f"{n} {{m128}},{{x}}" for n in _words("movaps movapd movups movupd movdqa movdqu movntps movntpd movntdq")),
     *("lddqu {x},{m128}", "movntdqa {x},{m128}", "movss {x},{xm32}", "movss {m32},{x}", "movsd {x},{xm64}"),
     *("movsd {m64},{x}", "movd {x},{rm32}", "movd {rm32},{x}", "movq {x},{rm64}", "movq {r64},{x}", "movq {x},{xm64}"),
     *("movq {m64},{x}", "movhlps {x},{x}", "movlhps {x},{x}", "movddup {x},{xm64}", "movnti {m32},{r32}"),
-    *(f"{n} {{x}},{{m64}}" for n in "movlps movlpd movhps movhpd".split()),
-    *(f"{n} {{m64}},{{x}}" for n in "movlps movlpd movhps movhpd".split()),
-    *(f"{n} {{r32}},{{x}}" for n in "movmskps movmskpd pmovmskb".split()),
-    *(f"{n} {{x}},{{xm128}},{{i8}}" for n in "pshufd pshuflw pshufhw shufps shufpd palignr".split()),
-    *(f"{n} {{x}},{{xm128}},{{i8}}" for n in "blendps blendpd pblendw".split()),
-    *(f"{n} {{x}},{{xm128}}" for n in "blendvps blendvpd pblendvb".split()),
-    *(f"{n} {{x}},{{xm128}}" for n in "unpcklps unpcklpd unpckhps unpckhpd punpcklqdq punpckhqdq".split()),
+    *(f"{n} {{x}},{{m64}}" for n in _words("movlps movlpd movhps movhpd")),
+    *(f"{n} {{m64}},{{x}}" for n in _words("movlps movlpd movhps movhpd")),
+    *(f"{n} {{r32}},{{x}}" for n in _words("movmskps movmskpd pmovmskb")),
+    *(f"{n} {{x}},{{xm128}},{{i8}}" for n in _words("pshufd pshuflw pshufhw shufps shufpd palignr")),
+    *(f"{n} {{x}},{{xm128}},{{i8}}" for n in _words("blendps blendpd pblendw")),
+    *(f"{n} {{x}},{{xm128}}" for n in _words("blendvps blendvpd pblendvb")),
+    *(f"{n} {{x}},{{xm128}}" for n in _words("unpcklps unpcklpd unpckhps unpckhpd punpcklqdq punpckhqdq")),
     *("pinsrw {x},{r32},{i8}", "pinsrw {x},{m16},{i8}", "pinsrb {x},{r32},{i8}", "pinsrb {x},{m8},{i8}"),
     *("pinsrd {x},{rm32},{i8}", "pinsrq {x},{rm64},{i8}", "pextrw {r32},{x},{i8}", "pextrw {m16},{x},{i8}"),
     *("pextrb {r32},{x},{i8}", "pextrb {m8},{x},{i8}", "pextrd {rm32},{x},{i8}", "pextrq {rm64},{x},{i8}"),
     *("extractps {rm32},{x},{i8}", "insertps {x},{xm32},{i8}", "maskmovdqu {x},{x}"),
 ]
 # Both in MM and in XMM registers
-_BOTH = """
-    paddb paddw paddd paddq psubb psubw psubd psubq paddusb paddusw paddsb paddsw psubusb psubusw psubsb psubsw pmullw
-    pmulhw pmulhuw pminub pmaxub pminsw pmaxsw pavgb pavgw pcmpgtb pcmpgtw pcmpgtd pcmpeqb pcmpeqw pcmpeqd pand por pxor
-    pandn pmuludq pmaddwd psadbw phaddw phaddd phaddsw phsubw phsubd phsubsw psignb psignw psignd pabsb pabsw pabsd
-    psllw pslld psllq psrlw psrld psrlq psraw psrad packsswb packssdw packuswb pshufb pmaddubsw pmulhrsw
-    punpckhbw punpckhwd punpckhdq
-""".split()
-_XMM_ONLY = """
+_BOTH = _words("""
+    paddb paddw paddd paddq psubb psubw psubd psubq paddusb paddusw paddsb paddsw psubusb psubusw psubsb psubsw
+    pmullw pmulhw pmulhuw pminub pmaxub pminsw pmaxsw pavgb pavgw pcmpgtb pcmpgtw pcmpgtd pcmpeqb pcmpeqw pcmpeqd
+    pand por pxor pandn pmuludq pmaddwd psadbw phaddw phaddd phaddsw phsubw phsubd phsubsw psignb psignw psignd
+    pabsb pabsw pabsd psllw pslld psllq psrlw psrld psrlq psraw psrad packsswb packssdw packuswb pshufb pmaddubsw
+    pmulhrsw punpckhbw punpckhwd punpckhdq
+""")
+_XMM_ONLY = _words("""
     pmulld pcmpeqq pminsb pminuw pminsd pminud pmaxsb pmaxuw pmaxsd pmaxud pcmpgtq ptest pmuldq packusdw
     punpcklbw punpcklwd punpckldq andps andpd orps orpd xorps xorpd andnps andnpd phminposuw
-""".split()
-_SHIFTS = "psllw pslld psllq psrlw psrld psrlq psraw psrad".split()
+""")
+_SHIFTS = _words("psllw pslld psllq psrlw psrld psrlq psraw psrad")
 _WIDEN = (("bw", 64), ("bd", 32), ("bq", 16), ("wd", 64), ("wq", 32), ("dq", 64))
 INTEGER = [
     *(f"{n} {{x}},{{xm128}}" for n in _BOTH + _XMM_ONLY),
@@ -87,11 +91,11 @@ INTEGER = [
     "mpsadbw {x},{xm128},{i8}",
 ]
 FLOAT = [
-    *(f"{n}{s} {{x}},{{xm{w}}}" for n in "add sub mul div min max sqrt".split() for s, w in _FLOATS),
+    *(f"{n}{s} {{x}},{{xm{w}}}" for n in _words("add sub mul div min max sqrt") for s, w in _FLOATS),
     *(f"cmp{s} {{x}},{{xm{w}}},{i}" for s, w in _FLOATS for i in range(8)),
     *(f"round{s} {{x}},{{xm{w}}},{i}" for s, w in _FLOATS for i in (0, 1, 2, 3, 4, 12)),
-    *(f"{n} {{x}},{{xm128}}" for n in "haddps haddpd hsubps hsubpd addsubps addsubpd".split()),
-    *(f"{n} {{x}},{{xm128}}" for n in "cvtpd2ps cvtdq2ps cvtps2dq cvttps2dq cvtpd2dq cvttpd2dq".split()),
+    *(f"{n} {{x}},{{xm128}}" for n in _words("haddps haddpd hsubps hsubpd addsubps addsubpd")),
+    *(f"{n} {{x}},{{xm128}}" for n in _words("cvtpd2ps cvtdq2ps cvtps2dq cvttps2dq cvtpd2dq cvttpd2dq")),
     *("dpps {x},{xm128},{i8}", "dppd {x},{xm128},{i8}"),
     *(f"{c}omis{s} {{x}},{{xm{w}}}" for c in ("c", "uc") for s, w in (("s", 32), ("d", 64))),
     *("cvtps2pd {x},{xm64}", "cvtdq2pd {x},{xm64}", "cvtsd2ss {x},{xm64}", "cvtss2sd {x},{xm32}"),
@@ -99,13 +103,13 @@ FLOAT = [
     *(f"cvt{t}s{s}2si {{r{w}}},{{xm{m}}}" for t in ("", "t") for s, m in (("s", 32), ("d", 64)) for w in (32, 64)),
 ]
 CRYPTO = [
-    *(f"{n} {{x}},{{xm128}}" for n in "aesenc aesenclast aesdec aesdeclast aesimc".split()),
-    *(f"{n} {{x}},{{xm128}}" for n in "sha1nexte sha1msg1 sha1msg2 sha256msg1 sha256msg2 sha256rnds2".split()),
-    *(f"{n} {{x}},{{xm128}},{{i8}}" for n in "aeskeygenassist pclmulqdq sha1rnds4".split()),
+    *(f"{n} {{x}},{{xm128}}" for n in _words("aesenc aesenclast aesdec aesdeclast aesimc")),
+    *(f"{n} {{x}},{{xm128}}" for n in _words("sha1nexte sha1msg1 sha1msg2 sha256msg1 sha256msg2 sha256rnds2")),
+    *(f"{n} {{x}},{{xm128}},{{i8}}" for n in _words("aeskeygenassist pclmulqdq sha1rnds4")),
 ]
 STRING = [
     f"{n} {{x}},{{xm128}},{low | (low * 5 + more) % 8 << 4}"
-    for n in "pcmpistri pcmpistrm pcmpestri pcmpestrm".split()
+    for n in _words("pcmpistri pcmpistrm pcmpestri pcmpestrm")
     for low in range(16)
     for more in (0, 4)
 ]

@@ -19,6 +19,7 @@ sys.path.append(str(pathlib.Path(__file__).parents[2] / "unit/backends/llvm"))
 from laying import Machine
 
 _FELL_THROUGH = 0xEE
+_NO_PC = 0xDEAD_0000_0000_BEEF  # in every jump cache entry: no test goes there
 _U64 = ctypes.c_uint64
 
 
@@ -36,7 +37,8 @@ class StencilRunner:
         self._stencils: dict[tuple[object, Variant], Stencil] = {}
         self._stub = fixed_stencils(self.compiler)["exit_stub"]
         self._define_helpers()
-        self._exit = self.machine.lay([(self._stub, {"target": 0, "imm": 0})])
+        self._exits = [self.machine.lay([(self._stub, {"target": n, "imm": n})]) for n in range(2)]
+        self.machine.jc[:] = (_NO_PC, 0) * (len(self.machine.jc) // 2)
         for name in self.machine.helpers:
             self.machine._far(name, self.machine.helpers[name])
         self._top = self.machine.top
@@ -85,7 +87,7 @@ class StencilRunner:
         machine.helper("helper_ld128", load128, _U64, _U64)
         machine.helper("helper_st128", store128, None, _U64)
         for symbol, native in NATIVE.items():
-            if symbol.startswith("helper_x86_"):
+            if symbol.startswith(("helper_x86_", "helper_unaligned")):
                 result = None if native.returns is None else _U64
                 args = [_U64] * (len(native.args) - 1)
                 machine.helper(symbol, lambda env, *a, native=native: self._call(native, env, *a), result, *args)
@@ -114,11 +116,13 @@ class StencilRunner:
         machine.write_ram(before.memory)
         machine.top = self._top
         holes = hole_values(pattern, code, pc)
-        machine.run(machine.lay([(self.stencil(pattern, variant), holes)], [self._exit, self._exit]))
+        machine.run(machine.lay([(self.stencil(pattern, variant), holes)], self._exits))
         after = self.env.take(before)
         after.memory = machine.read_ram()[:DATA_SIZE]
         if get("exception"):
             return Result(after, get("pc"), get("exception_index"))
         if get("exit_reason") == _FELL_THROUGH:
             return Result(after, holes["next_pc"])
-        return Result(after, get("pc") if get("exit_reason") != ExitReason.CHAIN else holes.get("target", 0))
+        if get("exit_reason") == ExitReason.CHAIN:
+            return Result(after, holes["next_pc" if get("exit_slot") else "target"])
+        return Result(after, get("pc"))

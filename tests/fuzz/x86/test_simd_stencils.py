@@ -1,4 +1,4 @@
-"""MMX and SSE instructions: optimized and compiled stencils against the reference interpreter, memory and MXCSR included."""
+"""MMX and SSE instructions: compiled stencils against the reference interpreter, memory and MXCSR included."""
 
 import ctypes
 import functools
@@ -6,6 +6,7 @@ import platform
 import random
 
 import pytest
+from unit.backends.llvm.laying import Machine
 
 from frontends.x86.state import STATE
 from fuzz.x86.cases import Case, Template, aim, cases_of, expand
@@ -15,7 +16,6 @@ from fuzz.x86.state import CODE, DATA, DATA_SIZE, Result, State, random_state
 from tcg.exec.forms import Pattern, Stencil, Variant
 from tcg.opt.pipeline import optimize
 from tcg.runtime.layout import ExitReason
-from unit.backends.llvm.laying import Machine
 
 if platform.machine() != "x86_64":
     pytest.skip("stencils for x86-64 hosts", allow_module_level=True)
