@@ -4,7 +4,8 @@ from frontends.x86.context import X86Insn, env
 from frontends.x86.helpers.decls import CHECK_FPU, FNINIT
 from frontends.x86.registry import instruction
 from frontends.x86.state import Mode
-from tcg.ir.types import I16, I32
+from tcg.ir.block import Const
+from tcg.ir.types import F80, I8, I16, I32, I64
 
 
 def guard(x: X86Insn, kind: int = 0) -> None:
@@ -36,3 +37,29 @@ def FNSTCW(x: X86Insn) -> None:
 @instruction("wait", "fwait")
 def FWAIT(x: X86Insn) -> None:
     guard(x, 1)
+
+
+@instruction("fnclex")
+def FNCLEX(x: X86Insn) -> None:
+    guard(x)
+    b = x.b
+    b.st(env("fpu_status"), b.and_(b.ld(I32, env("fpu_status")), 0x7F00))
+
+
+@instruction("fild")
+def FILD(x: X86Insn) -> None:
+    guard(x)
+    b = x.b
+    value = b.i2f(x.load(x.address(0), x.size, signed=True, to=I64), F80)
+    top = b.and_(b.sub(b.ld(I32, env("fpu_top")), 1), 7)
+    slot = b.zext(top, I64)
+    b.stx(env("fpregs"), b.shl(slot, 4), value, 128)
+    b.stx(env("fpu_tags"), slot, Const(I8, 0), 8)
+    b.st(env("fpu_top"), top)
+
+
+@instruction("emms")
+def EMMS(x: X86Insn) -> None:
+    guard(x, 2)
+    for n in range(8):
+        x.b.st(env("fpu_tags", n), Const(I8, 1))
