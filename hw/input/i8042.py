@@ -179,7 +179,8 @@ class I8042:
             case 0xA9 | 0xAB:  # interface tests: no fault
                 self._reply(0x00)
             case 0xAA:
-                self.status_sys = True  # until reset: on QEMU's controller bit 2 of the command byte does not reach it
+                # QUIRK: set until reset, as on QEMU; on the real part bit 2 of the command byte drives it too.
+                self.status_sys = True
                 self._reply(0x55)
             case 0xAD | 0xAE:
                 self._set_mode(self.mode | 0x10 if value == 0xAD else self.mode & ~0x10)
