@@ -19,6 +19,7 @@ MODULES = tuple(
         "fpu",
         "bits",
         "simd",
+        "simd_fallback",
     )
 )
 HOOKS = {
