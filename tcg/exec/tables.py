@@ -210,7 +210,7 @@ class Tables:
 
     def _add_stencil(self, stencil: Stencil) -> int:
         size = len(stencil.code)
-        at = self._bytes.extend(size)
+        at = self._bytes.extend((size + 15) & -16)  # native code copies 16 bytes at a time
         self._bytes.data[at : at + size] = stencil.code
         hot = sorted((r for r in stencil.relocs if r.offset < stencil.hot_size), key=lambda r: r.offset)
         cold = sorted((r for r in stencil.relocs if r.offset >= stencil.hot_size), key=lambda r: r.offset)

@@ -15,7 +15,7 @@ and goes through the jump cache (`far_exit`).
 """
 
 from tcg.exec.forms import HoleSlot, RelocKind, StatusOut
-from tcg.runtime.blocks import register_locked
+from tcg.runtime.blocks import patch_jump, register_locked
 from tcg.runtime.hooks import ask
 from tcg.runtime.layout import (
     ASSEMBLED_INSN,
@@ -48,6 +48,7 @@ from tcg.runtime.layout import (
     ExitReason,
 )
 from tcg.runtime.memory import (
+    copy16,
     ld8,
     ld8s,
     ld16,
@@ -155,6 +156,7 @@ _B_EXITS = BLOCK.offset("exits")
 _BLOCK_SIZE = BLOCK.size
 _S_PLACE = EXIT_SLOT.offset("place")
 _S_STUB = EXIT_SLOT.offset("stub")
+_S_TARGET = EXIT_SLOT.offset("target")
 _S_PC = EXIT_SLOT.offset("pc")
 _SLOT_SIZE = EXIT_SLOT.size
 _CODE_TAG = TLB_ENTRY.offset("code")
@@ -179,6 +181,7 @@ _HOST_ERROR = int(ExitReason.HOST_ERROR)
 _FETCH_ACCESS = 2
 
 BLOCK_LINK = 16
+COPY_STEP = 16
 LINE = 64  # bytes of a host cache line, within which a patched field lies
 
 # Host encodings (x86-64): a jump with a 32-bit displacement and the padding. A second host adds its own here.
@@ -410,11 +413,24 @@ def patch_stencil(machine: int, values: int, stencil: int, hot: int, cold: int) 
 
 
 @native
+def copy_code(to: int, source: int, size: int) -> None:
+    """Copy at least `size` bytes in COPY_STEPs: what is too much is overwritten by what is laid next.
+
+    Python pads every stencil in the byte array, and the code buffer's limit leaves room behind.
+    """
+    end = to + size
+    while to < end:
+        copy16(to, source)
+        to += COPY_STEP
+        source += COPY_STEP
+
+
+@native
 def place_whole(machine: int, values: int, stencil: int, at: int) -> int:
     """Copy and patch a fixed stencil, hot and cold part end to end, at `at`; the end."""
     hot_size = ld32(stencil + _T_HOT_SIZE)
     size = hot_size + ld32(stencil + _T_COLD_SIZE)
-    memcpy(at + ld64(machine + _CODE_DELTA), ld64(machine + _STENCIL_BYTES) + ld64(stencil + _T_BYTES), size)
+    copy_code(at + ld64(machine + _CODE_DELTA), ld64(machine + _STENCIL_BYTES) + ld64(stencil + _T_BYTES), size)
     patch_stencil(machine, values, stencil, at, at + hot_size)
     return at + size
 
@@ -467,7 +483,7 @@ def lay_hot(machine: int, first: int, count: int, at: int, direct0: int, direct1
             field1 = ld16(stencil + _T_DIRECT_AT + 2) if direct1 != 0 else -1
             at = align_field(machine, at, field0, field1)
         size = ld32(stencil + _T_HOT_SIZE)
-        memcpy(at + delta, source + ld64(stencil + _T_BYTES), size)
+        copy_code(at + delta, source + ld64(stencil + _T_BYTES), size)
         st64(insn + _I_CODE, at)
         at += size
     return at
@@ -482,7 +498,7 @@ def lay_cold(machine: int, first: int, count: int, at: int) -> int:
         insn = first + i * _INSN_SIZE
         stencil = ld64(insn + _I_STENCIL)
         size = ld32(stencil + _T_COLD_SIZE)
-        memcpy(at + delta, source + ld64(stencil + _T_BYTES) + ld32(stencil + _T_HOT_SIZE), size)
+        copy_code(at + delta, source + ld64(stencil + _T_BYTES) + ld32(stencil + _T_HOT_SIZE), size)
         st64(insn + _I_COLD, at)
         at += size
     return at
@@ -531,7 +547,7 @@ def lay(env: int, block: int, first: int, count: int, chained: int) -> None:
     st64(start - BLOCK_LINK + delta, block)
     head = ld64(machine + _BLOCK_HEAD)
     head_size = ld32(head + _T_HOT_SIZE)
-    memcpy(start + delta, ld64(machine + _STENCIL_BYTES) + ld64(head + _T_BYTES), head_size)
+    copy_code(start + delta, ld64(machine + _STENCIL_BYTES) + ld64(head + _T_BYTES), head_size)
     after = lay_hot(machine, first, count, start + head_size, direct0, direct1)
     at = after
 
@@ -561,7 +577,7 @@ def lay(env: int, block: int, first: int, count: int, chained: int) -> None:
     # Cold parts and stubs.
     head_cold = at
     size = ld32(head + _T_COLD_SIZE)
-    memcpy(at + delta, ld64(machine + _STENCIL_BYTES) + ld64(head + _T_BYTES) + head_size, size)
+    copy_code(at + delta, ld64(machine + _STENCIL_BYTES) + ld64(head + _T_BYTES) + head_size, size)
     at = lay_cold(machine, first, count, at + size)
     if used0 != 0:
         at = place_stub(machine, values, slot0, far0, at)
@@ -597,6 +613,25 @@ def lay(env: int, block: int, first: int, count: int, chained: int) -> None:
     st64(block + _B_CODE, start)
     st32(block + _B_CODE_SIZE, at - start)
     st64(machine + _CODE_TOP, at)
+
+
+@native
+def divert_locked(env: int, slot: int) -> None:
+    """The exit at `slot` leads to a block of two pages, which nothing is chained to: let it look its pc up for good."""
+    cpu = ld64(env + _ENV_CPU)
+    machine = ld64(cpu + _MACHINE)
+    stencil = ld64(machine + _FAR_EXIT)
+    place = ld64(slot + _S_PLACE)
+    at = (ld64(machine + _CODE_TOP) + 15) & -16
+    room = ld64(machine + _CODE_END) - at - ld32(stencil + _T_HOT_SIZE) - ld32(stencil + _T_COLD_SIZE) - COPY_STEP
+    if place == 0 or ld64(slot + _S_TARGET) != 0 or room < 0:
+        return
+    values = cpu + _VALUES
+    st64(values + 8 * VALUE_LEAVE, ld64(machine + _LEAVE))
+    st64(values + 8 * VALUE_ZERO, 0)
+    st64(machine + _CODE_TOP, place_stub(machine, values, slot, 1, at))
+    st64(slot + _S_PLACE, 0)
+    patch_jump(machine, place, at)
 
 
 @native

@@ -161,6 +161,7 @@ def compile_object(
     """The object file: all native functions of `modules` and the guest (or `roots` and what they need), the gates."""
     say = progress or (lambda _text: None)
     start = time.perf_counter()
+    say("building the native run-time (once for a host and a set of sources)")
     import_modules(recipe, modules)
     everything = [f.symbol for f in NATIVE.values() if f.kind != "primitive"]
     symbols = everything if roots is None else reachable(roots)

@@ -101,7 +101,7 @@ JUMP_CACHE = Struct(
     field("table", 8, "hva of JC_BYTES bytes"),
     field("mode", 8, "env.mode that its entries are for"),
     field("used", 8, "entries filled since it was last cleared"),
-    field("spare", 8),
+    field("local", 8, "nonzero: an entry is for a page that is not global"),
     field("pages", 8, "a bit for each (pc >> 12) % 4096 that an entry has", count=64),
 )
 

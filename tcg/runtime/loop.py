@@ -13,7 +13,7 @@ unchained is then chained to it. With CPU.one_insn set (a store hit the running 
 instruction) the next instruction runs alone, from a block that is not kept.
 """
 
-from tcg.runtime.assemble import BLOCK_LINK, FULL, assemble_locked, host_error
+from tcg.runtime.assemble import BLOCK_LINK, FULL, assemble_locked, divert_locked, host_error
 from tcg.runtime.blocks import chain_locked, flush_locked, invalidate_locked
 from tcg.runtime.hooks import enter, guest_deliver, guest_step, guest_take_interrupt
 from tcg.runtime.layout import (
@@ -46,7 +46,7 @@ from tcg.runtime.memory import (
     xchg32,
 )
 from tcg.runtime.qht import qht_find
-from tcg.runtime.tlb import entry_gpa, jc_fill, jump_cache_of, tlb_find, tlb_switch
+from tcg.runtime.tlb import entry_gpa, entry_is_local, jc_fill, jump_cache_of, tlb_find, tlb_switch
 
 _EXIT_REQUEST = ENV.offset("exit_request")
 _EXCEPTION = ENV.offset("exception")
@@ -145,6 +145,7 @@ def find_block(env: int) -> int:
         entry = tlb_find(env, pc, _FETCH, index)
         if entry == 0:
             return 0
+        local = entry_is_local(env, entry, index)
         block = 0
         if ld64(entry + _CODE_TAG) & TLB_MMIO == 0:
             block = qht_find(machine, entry_gpa(env, entry, index) | (pc & 4095), pc, mode)
@@ -165,10 +166,15 @@ def find_block(env: int) -> int:
                 return 0
             last = ld64(cpu + _LAST_EXIT)  # 0 if the buffer was flushed
         if ld32(block + _B_VALID) != 0:
-            jc_fill(jc, pc, ld64(block + _B_CODE))
-    if last != 0 and ld64(block + _B_GPA2) == -1:
+            if ld64(block + _B_GPA2) != -1:
+                local = 1
+            jc_fill(jc, pc, ld64(block + _B_CODE), local)
+    if last != 0:
         tb_lock(machine)
-        chain_locked(machine, last, block)
+        if ld64(block + _B_GPA2) == -1:
+            chain_locked(machine, last, block)
+        else:
+            divert_locked(env, last)
         tb_unlock(machine)
         st64(cpu + _CHAINED, ld64(cpu + _CHAINED) + 1)
     return block

@@ -35,7 +35,7 @@ __all__ = [
     "cas64",
     "cas128",
     "clz64",
-    "compiler_barrier",
+    "compiler_barrier", "copy16",
     "ctz64",
     "exported",
     "external",
@@ -520,6 +520,15 @@ def release(hva: int) -> None:
 def memcpy(to: int, source: int, size: int) -> None:
     """Copy without overlap."""
     ctypes.memmove(to & M64, source & M64, size)
+
+
+@primitive(
+    "%d = inttoptr i64 %to to ptr\n%s = inttoptr i64 %source to ptr\n"
+    "%v = load <2 x i64>, ptr %s, align 1\nstore <2 x i64> %v, ptr %d, align 1\nret ptr null"
+)
+def copy16(to: int, source: int) -> None:
+    """Copy 16 bytes, without alignment."""
+    ctypes.memmove(to & M64, source & M64, 16)
 
 
 @primitive(

@@ -85,6 +85,7 @@ _INFO_SIZE = TLB_INFO.size
 _JC_TABLE = JUMP_CACHE.offset("table")
 _JC_MODE = JUMP_CACHE.offset("mode")
 _JC_USED = JUMP_CACHE.offset("used")
+_JC_LOCAL = JUMP_CACHE.offset("local")
 _JC_PAGES = JUMP_CACHE.offset("pages")
 _JC_SIZE = JUMP_CACHE.size
 _JC_ENTRY_SIZE = JC_ENTRY.size
@@ -154,6 +155,7 @@ def jc_clear(jc: int) -> None:
         memset(ld64(jc + _JC_TABLE), 0xFF, JC_BYTES)
         memset(jc + _JC_PAGES, 0, 512)
         st64(jc + _JC_USED, 0)
+        st64(jc + _JC_LOCAL, 0)
 
 
 @native
@@ -177,7 +179,10 @@ def jc_drop_page(jc: int, gva: int) -> None:
 
 
 @native
-def jc_fill(jc: int, pc: int, code: int) -> None:
+def jc_fill(jc: int, pc: int, code: int, local: int) -> None:
+    """Enter pc -> code. local: its page is not global (or not known to be)."""
+    if local != 0:
+        st64(jc + _JC_LOCAL, 1)
     n = lsr(pc, 12) & 4095
     word = jc + _JC_PAGES + (n >> 6) * 8
     st64(word, ld64(word) | shl(1, n & 63))
@@ -373,11 +378,22 @@ def tlb_find(env: int, gva: int, access: int, mmu_index: int) -> int:
 
 
 @native
-def entry_gpa(env: int, at: int, mmu_index: int) -> int:
-    """Physical page of the entry that tlb_find gave for the current context."""
+def entry_info(env: int, at: int, mmu_index: int) -> int:
     cpu = ld64(env + _ENV_CPU)
     table = ld64(tlb_of(cpu, ld64(cpu + _CONTEXT), mmu_index) + _TABLE)
-    return ld64(table + TLB_INFO_AT + (at - table) // _ENTRY_SIZE * _INFO_SIZE + _INFO_GPA)
+    return table + TLB_INFO_AT + (at - table) // _ENTRY_SIZE * _INFO_SIZE
+
+
+@native
+def entry_gpa(env: int, at: int, mmu_index: int) -> int:
+    """Physical page of the entry that tlb_find gave for the current context."""
+    return ld64(entry_info(env, at, mmu_index) + _INFO_GPA)
+
+
+@native
+def entry_is_local(env: int, at: int, mmu_index: int) -> int:
+    """Nonzero if the entry's page is not global."""
+    return (ld64(entry_info(env, at, mmu_index) + _INFO_FLAGS) & TLB_GLOBAL) ^ TLB_GLOBAL
 
 
 # ---- flushes
@@ -432,8 +448,10 @@ def tlb_flush_context(env: int, context: int, keep_global: int) -> None:
             tlb_clear_local(tlb_of(cpu, context, index))
         else:
             tlb_clear(tlb_of(cpu, context, index))
-    jc_clear(jump_cache_of(cpu, context, 0))
-    jc_clear(jump_cache_of(cpu, context, 1))
+    for index in range(2):
+        jc = jump_cache_of(cpu, context, index)
+        if keep_global == 0 or ld64(jc + _JC_LOCAL) != 0:
+            jc_clear(jc)
     tlb_sync(env)
 
 
