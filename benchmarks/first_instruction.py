@@ -36,19 +36,19 @@ def rom() -> bytes:
     return bytes(image)
 
 
-def pvh_kernel() -> bytes:
-    """A 64-bit ELF file: one loaded segment with the code, one PT_NOTE with the 32-bit entry point."""
+def pvh_kernel(code: bytes = _PROTECTED_MODE) -> bytes:
+    """A 64-bit ELF file: one loaded segment with 32-bit code at 1 MiB, one PT_NOTE with the entry point there."""
     note = struct.pack("<III4sI", 4, 4, _XEN_ELFNOTE_PHYS32_ENTRY, b"Xen\0", _ENTRY)
     headers = 64 + 2 * 56
     code_at = headers + len(note)
-    pt_load, pt_note, read_execute = 1, 4, 5
-    size = len(_PROTECTED_MODE)
-    load = struct.pack("<IIQQQQQQ", pt_load, read_execute, code_at, _ENTRY, _ENTRY, size, size, 4)
+    pt_load, pt_note, all_access = 1, 4, 7
+    size = len(code)
+    load = struct.pack("<IIQQQQQQ", pt_load, all_access, code_at, _ENTRY, _ENTRY, size, size, 4)
     notes = struct.pack("<IIQQQQQQ", pt_note, 4, headers, 0, 0, len(note), len(note), 4)
     identity = b"\x7fELF" + bytes([2, 1, 1]) + bytes(9)
     et_exec, em_x86_64 = 2, 62
     header = identity + struct.pack("<HHIQQQIHHHHHH", et_exec, em_x86_64, 1, _ENTRY, 64, 0, 0, 64, 56, 2, 0, 0, 0)
-    return header + load + notes + note + _PROTECTED_MODE
+    return header + load + notes + note + code
 
 
 def measure(emulator: Emulator, directory: Path, timeout: float = 30.0) -> float | None:
