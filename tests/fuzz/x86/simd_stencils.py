@@ -20,7 +20,7 @@ _VECTORS = {"unaligned": 13, "outside": 14}
 
 
 class StencilCpu:
-    """Runs one stencil on a State. helpers: more symbols by address. Accesses that miss the TLB (page crossings, faults) come back to Python."""
+    """Runs one stencil on a State. Accesses that miss the TLB come back to Python. helpers: more symbols by address."""
 
     def __init__(self, helpers: Mapping[str, int] | None = None) -> None:
         self.mode = MODE64

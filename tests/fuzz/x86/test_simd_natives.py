@@ -1,4 +1,4 @@
-"""The compiled SIMD natives: unmasked exceptions around SSE arithmetic, and the fallbacks for hosts without AES or SHA."""
+"""The compiled SIMD natives: unmasked exceptions of SSE arithmetic, the fallbacks for hosts without AES or SHA."""
 
 import functools
 import platform
@@ -48,7 +48,7 @@ def cpu() -> StencilCpu:
 
 
 def _expected(masked: Result, sticky: int, mxcsr: int) -> tuple[bool, int]:
-    """(whether it traps, MXCSR after): SDM vol. 1, 11.5.2 and 11.5.3. masked: the run that began without sticky flags."""
+    """(whether it traps, MXCSR after): SDM vol. 1, 11.5.2, 11.5.3. masked: the run that began without sticky flags."""
     raised = masked.state.mxcsr & 0x3F
     unmasked = ~mxcsr >> 7 & 0x3F
     if raised & unmasked & _FOUND_BEFORE:
