@@ -304,8 +304,11 @@ def _modified_places(block: Block) -> dict[Op, Op]:
     return pairs
 
 
-def emit_block(module: ModuleText, name: str, block: Block, *, opaque: bool = False) -> Emitter:
-    """Append `block` to `module` as function st_<name> in a section of its own."""
+def emit_block(module: ModuleText, name: str, block: Block, *, opaque: bool = False, realign: bool = False) -> Emitter:
+    """Append `block` to `module` as function st_<name> in a section of its own.
+
+    realign: it uses the stack, so calls must find it realigned to 16 (a stencil that does not leaves it as it was).
+    """
     emitter = Emitter(module, opaque=opaque)
     emitter.ops = block.ops
     emitter.modify = _modified_places(block)
@@ -320,7 +323,7 @@ def emit_block(module: ModuleText, name: str, block: Block, *, opaque: bool = Fa
     symbol = SYMBOL_PREFIX + name
     module.add_function(
         f"define preserve_nonecc void @{symbol}(ptr noalias align 64 %env) nounwind"
-        f' section ".text.{symbol}" {{\n{emitter.finish()}\n}}'
+        f'{" alignstack(16)" if realign else ""} section ".text.{symbol}" {{\n{emitter.finish()}\n}}'
     )
     return emitter
 

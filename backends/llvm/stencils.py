@@ -48,6 +48,10 @@ class _NeedsOpaqueHoles(Exception):
     """LLVM computed with a hole in a way that no relocation can say."""
 
 
+class _NeedsRealignedStack(Exception):
+    """LLVM ran out of registers: the stencil moves rsp, and then calls a helper."""
+
+
 class StencilCompiler:
     """compile() turns named IR blocks into stencils. parallel: more than one vCPU may run (real atomics and fences)."""
 
@@ -60,9 +64,10 @@ class StencilCompiler:
     def compile(self, blocks: Sequence[tuple[str, Block]]) -> list[Stencil]:
         """One stencil a block, in order. Names are for diagnostics; they need not be unique."""
         stencils = self._compile([(i, block) for i, (_, block) in enumerate(blocks)], opaque=False)
-        again = [(i, block) for i, (_, block) in enumerate(blocks) if i not in stencils]
-        if again:
-            stencils |= self._compile(again, opaque=True)
+        for opaque, realign in ((True, False), (False, True), (True, True)):
+            again = [(i, block) for i, (_, block) in enumerate(blocks) if i not in stencils]
+            if again:
+                stencils |= self._compile(again, opaque=opaque, realign=realign)
         return [stencils[i] for i in range(len(blocks))]
 
     def llvm_text(self, block: Block) -> str:
@@ -71,10 +76,14 @@ class StencilCompiler:
         emit_block(module, "0", block)
         return module.text()
 
-    def _compile(self, blocks: Iterable[tuple[int, Block]], *, opaque: bool) -> dict[int, Stencil]:
+    def _compile(
+        self, blocks: Iterable[tuple[int, Block]], *, opaque: bool, realign: bool = False
+    ) -> dict[int, Stencil]:
         module = ModuleText(self.target, parallel=self.parallel)
-        exits = {i: emit_block(module, str(i), block, opaque=opaque).exits for i, block in blocks}
-        reader = _ObjectReader(ObjectFile(self.object_code(module.text())), self._disassembler, module)
+        exits = {i: emit_block(module, str(i), block, opaque=opaque, realign=realign).exits for i, block in blocks}
+        reader = _ObjectReader(
+            ObjectFile(self.object_code(module.text())), self._disassembler, module, realigned=realign
+        )
         stencils: dict[int, Stencil] = {}
         for i, slots in exits.items():
             try:
@@ -82,6 +91,10 @@ class StencilCompiler:
             except _NeedsOpaqueHoles:
                 assert not opaque, "an opaque hole was computed with"
                 continue
+            except _NeedsRealignedStack:
+                if not realign:
+                    continue
+                raise
             stencils[i] = Stencil(code, hot_size, relocs, tuple(sorted(slots)))
         return stencils
 
@@ -106,8 +119,9 @@ class StencilCompiler:
 class _ObjectReader:
     """Finds the functions of one object file, and what their relocations mean to us."""
 
-    def __init__(self, file: ObjectFile, disassembler: Any, module: ModuleText) -> None:
+    def __init__(self, file: ObjectFile, disassembler: Any, module: ModuleText, *, realigned: bool = False) -> None:
         self._file = file
+        self._realigned = realigned
         self._avx = module.host.avx
         self._short = module.short_holes()
         self._disassembler = disassembler
@@ -118,6 +132,8 @@ class _ObjectReader:
         constants = _Constants(self._file)
         fixups = [self._fixup(r, constants) for r in self._file.relocations.get(number, ())]
         boundaries = list(self._disassembler.disasm_lite(bytes(code), 0))
+        if not self._realigned and any(f.symbol is SymbolKind.HELPER for f in fixups) and _moves_stack(boundaries):
+            raise _NeedsRealignedStack
         if constants.data:
             self._unalign(code, boundaries, fixups)
         return split(basic_blocks(bytes(code), boundaries, fixups), bytes(constants.data))
@@ -162,6 +178,10 @@ class _ObjectReader:
             elif mnemonic == "vmovdqa":
                 assert code[offset] in (0xC4, 0xC5) and code[opcode - 1] & 3 == 1
                 code[opcode - 1] += 1  # prefix 66 to F3: vmovdqu
+
+
+def _moves_stack(boundaries: list[Boundary]) -> bool:
+    return any(name == "push" or (name == "sub" and text.startswith("rsp")) for _, _, name, text in boundaries)
 
 
 class _Constants:
