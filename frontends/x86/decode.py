@@ -193,10 +193,11 @@ def _digest(insn: capstone.CsInsn, mode: int) -> Decoded:
             value = operand.imm & (1 << 8 * size) - 1 if in_form and not relative else None
             shapes.append(ImmShape(size, second=second, relative=relative, value=value))
     imm2: tuple[int, int] = (0, 0)
-    if name in ("xlatb", "monitor"):  # their address is implicit, its segment is not
+    if name in ("xlatb", "monitor", "maskmovq", "maskmovdqu"):  # their address is implicit, its segment is not
         override = int(_SEG_OF_PREFIX.get(prefixes[1], Seg.DS))
         based = override in (Seg.FS, Seg.GS) or bool(mode & Mode.SEGMENTED and not code64)
-        shapes = [MemShape(1, -1, -1, 1, False, False, override if based else -1, insn.addr_size, Seg.DS)]
+        implicit = MemShape(1, -1, -1, 1, False, False, override if based else -1, insn.addr_size, Seg.DS)
+        shapes = [implicit] if name in ("xlatb", "monitor") else [*shapes, implicit]
     if name == "enter":
         shapes = [ImmShape(2, value=int.from_bytes(raw[-3:-1], "little")), ImmShape(1, value=raw[-1])]
     elif name in ("lcall", "ljmp") and imm_at:
@@ -277,6 +278,8 @@ def _operand_size(
         return 1 if not insn.opcode[0] & 1 else _effective_size(mode, prefixes, insn.rex)
     if name in ("lcall", "ljmp", "monitor"):
         return _effective_size(mode, prefixes, insn.rex)
+    if name.startswith("pcmpestr"):  # of the lengths: RAX and RDX, or EAX and EDX
+        return 8 if insn.rex & 8 else 4
     for shape in shapes:
         if isinstance(shape, (RegShape, MemShape)) and not (
             isinstance(shape, RegShape) and shape.bank in ("seg", "cr", "dr")

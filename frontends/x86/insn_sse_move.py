@@ -7,7 +7,7 @@ LDDQU and what is shorter.
 from frontends.x86.context import X86Insn, env
 from frontends.x86.operands import MemShape, RegShape
 from frontends.x86.registry import instruction
-from frontends.x86.state import Mode, Reg, Seg
+from frontends.x86.state import Reg
 from frontends.x86.vector import ZERO, is_mmx, low, picked, put, put_low, simd, source
 from tcg.ir.block import EnvRef, Operand
 from tcg.ir.types import I64, INT_OF_SIZE, V128, Cond, Lane
@@ -176,15 +176,14 @@ def MASKMOVDQU(x: X86Insn) -> None:
     """
     b = x.b
     data, mask = x.read_v(0), x.read_v(1)
-    default = Seg.DS
-    shape = next((s for s in x.ops if isinstance(s, MemShape)), None)
-    seg = shape.seg if shape is not None else (default if x.key.mode & Mode.SEGMENTED else -1)
+    place = x.ops[2]  # implicit, for its segment
+    assert isinstance(place, MemShape)
     base = x.reg(Reg.RDI)
     for i in range(8 if is_mmx(x) else 16):
         skip = b.new_label()
         selected = b.and_(b.vext(mask, _B, i), 0x80)
         b.brcond(b.setcond(Cond.EQ, selected, 0), skip)
-        gva = x.linear(x.wrap(b.add(base, i), x.key.address_size), seg)
+        gva = x.linear(x.wrap(b.add(base, i), place.address_size), place.seg)
         x.store(gva, b.vext(data, _B, i))
         b.label(skip)
 

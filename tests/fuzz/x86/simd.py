@@ -112,7 +112,7 @@ STRING = [
     for n in _words("pcmpistri pcmpistrm pcmpestri pcmpestrm")
     for low in range(16)
     for more in (0, 4)
-]
+] + [".byte 66480f3a61c118", ".byte 66480f3a60c141", ".byte 66480f3a61c15a"]  # REX.W: 64-bit lengths
 MMX = [
     *(f"{n} {{mm}},{{mmm}}" for n in _BOTH),
     *(f"{n} {{mm}},{{i8}}" for n in _SHIFTS),

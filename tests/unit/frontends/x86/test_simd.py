@@ -7,7 +7,7 @@ import pytest
 from frontends.x86.context import env
 from frontends.x86.frontend import X86Frontend
 from frontends.x86.helpers.simd_reference import REFERENCE
-from frontends.x86.state import STATE, XMM_STRIDE, Mode
+from frontends.x86.state import STATE, XMM_STRIDE, Mode, Reg, Seg
 from tcg.exec.forms import Form, HoleSlot, Variant
 from tcg.ir.builder import Builder
 from tcg.ir.interp import EnvAccess, FlatMemory, GuestFault, Outcome, run
@@ -135,6 +135,16 @@ def test_mmx_unpack_low_reads_32_bits(machine: Machine) -> None:
     assert machine.step(bytes.fromhex("0f6000")).kind == "next"  # punpcklbw mm0, [rax]
     assert machine.get("fpregs") & (1 << 64) - 1 == 0x44_44_33_33_22_22_11_11
     assert machine.step(bytes.fromhex("660f6000")).kind == "fault"  # the XMM form reads all 16 bytes
+
+
+@pytest.mark.parametrize(("prefix", "place"), [("", 0), ("64", 16), ("67", 0)])
+def test_masked_store_goes_through_its_segment(machine: Machine, prefix: str, place: int) -> None:
+    machine.set("seg_base", 16, Seg.FS)
+    machine.set("regs", DATA | (1 << 32 if prefix == "67" else 0), Reg.RDI)
+    machine.set("xmm", 0x80 | 0x80 << 120, 1)
+    assert machine.step(bytes.fromhex(prefix + "660ff7c1")).kind == "next"
+    stored = _FLOAT_ONES.to_bytes(16, "little")
+    assert machine.memory[place : place + 16] == stored[:1] + bytes(14) + stored[15:]
 
 
 def test_ldmxcsr_ends_the_block(machine: Machine) -> None:
