@@ -104,7 +104,7 @@ def run(emulator: Emulator, *arguments: str, timeout: float = BOOT_TIMEOUT_S) ->
 
 def linux(guest: Path, initrd: str, command: str) -> list[str]:
     """Arguments that boot the Debian kernel, run ``command`` in the guest and power off."""
-    words = f"console=ttyS0 quiet tessera.quiet tessera.run={urllib.parse.quote(command)}"
+    words = f"console=ttyS0 quiet tessera.quiet tessera.run={urllib.parse.quote(command, safe=',:/')}"
     return ["-kernel", str(guest / "vmlinuz"), "-initrd", str(guest / initrd), "-append", words]
 
 

@@ -78,7 +78,7 @@ def program_names(program: Path) -> dict[str, list[str]]:
 
 def warm_up(session: Session, names: Sequence[str]) -> None:
     """One untimed boot and a short run of each program under ours: from then on its caches on disk are warm."""
-    # What is measured by code never seen before needs all of that code; of the rest a hundredth shows every instruction.
+    # The translation group needs all of its code; of the others a hundredth shows every instruction.
     shares = {
         name: count if group == "translation" else max(1, count // 100)
         for group, name, count in listing(session.program)
