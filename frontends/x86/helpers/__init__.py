@@ -19,6 +19,8 @@ MODULES = tuple(
         "fpu",
         "bits",
         "simd",
+        "x87_host",
+        "x87",
         "simd_fallback",
     )
 )
