@@ -347,6 +347,38 @@ def test_contexts_keep_their_mappings(toy: Toy) -> None:
     assert toy.reg(0) == 303 + 100
 
 
+def test_loop_through_a_page_crossing_instruction_stays_in_jit_code(toy: Toy) -> None:
+    """The jump to a block of two pages goes through the jump cache, not through the exec loop each time."""
+    start = CODE + 4096 - 4
+    toy.write(start - 12, NOP * 12 + addi(1, 1) + dec(0) + jnz(-4 - 6 - 12))
+    toy.write(start + 10, HALT)
+    toy.vcpu.env.set("regs", 20_000, 0)
+    assert toy.run(start - 12) == ExitReason.HALT
+    assert toy.reg(1) == 20_000
+    assert toy.stat("lookups") < 20
+
+
+def test_flush_that_keeps_global_pages(toy: Toy) -> None:
+    """Global mappings, data and code, survive such a flush; others do not."""
+    flush = toy.machine.runtime.function("tlb_flush_context", 3)
+    toy.page_table[0x50] = 0x20000 | 15
+    toy.page_table[0x60] = 0x20000 | 7
+    toy.write(0x20000, addi(0, 1) + HALT)
+    toy.write(0x30000, addi(0, 100) + HALT)
+    toy.run(0x50000)
+    toy.run(0x60000)
+    toy.page_table[0x50] = 0x30000 | 15
+    toy.page_table[0x60] = 0x30000 | 7
+    flush(toy.vcpu.env.address, 0, 1)
+    toy.run(0x50000)
+    assert toy.reg(0) == 3
+    toy.run(0x60000)
+    assert toy.reg(0) == 103
+    flush(toy.vcpu.env.address, 0, 0)
+    toy.run(0x50000)
+    assert toy.reg(0) == 203
+
+
 def test_code_outside_ram(toy: Toy) -> None:
     """Instructions that come from a device run one at a time and are read again each time."""
     program = addi(0, 1) + HALT
