@@ -8,7 +8,7 @@ from frontends.x86.context import X86Insn, env
 from frontends.x86.operands import MemShape, RegShape
 from frontends.x86.registry import instruction
 from frontends.x86.state import Reg
-from frontends.x86.vector import ZERO, is_mmx, low, picked, put, put_low, simd, source
+from frontends.x86.vector import ZERO, is_mmx, low, picked, put, put_low, simd, source, widened
 from tcg.ir.block import EnvRef, Operand
 from tcg.ir.types import I64, INT_OF_SIZE, V128, Cond, Lane
 
@@ -64,7 +64,7 @@ def MOVSD(x: X86Insn) -> None:
 def _from_integer(x: X86Insn, size: int) -> None:
     """A vector register takes an integer register, memory or low lane, zero-extended; the others take its low lane."""
     if isinstance(x.ops[0], RegShape) and x.ops[0].bank in ("xmm", "mm"):
-        put(x, x.read_v(1, size))
+        put(x, widened(x, low(x, 1, INT_OF_SIZE[size])))
     elif x.is_mem(0):
         x.store(x.address(0), x.b.ld(INT_OF_SIZE[size], x.reg_ref(1)))
     else:

@@ -103,6 +103,11 @@ def put_low(x: X86Insn, value: Operand, i: int = 0) -> None:
     x.b.st(x.reg_ref(i), value)
 
 
+def widened(x: X86Insn, value: Operand) -> Operand:
+    """The integer in the low lane, 0 above: said as an insertion, which keeps hosts from storing it in two pieces."""
+    return x.b.vins(ZERO, value, Lane.W if value.type is I32 else Lane.D, 0)
+
+
 def fp(x: X86Insn, compute: Callable[[], Operand]) -> Operand:
     """A floating-point result. With an exception unmasked, #XM comes before anybody sees it.
 

@@ -130,8 +130,13 @@ CHAPTERS = {"move": MOVE, "integer": INTEGER, "float": FLOAT, "crypto": CRYPTO, 
 
 def templates(*chapters: str) -> list[tuple[str, Template]]:
     """MM registers: Unicorn keeps no exponent field and no tags for them. Strings and crypto: the host alone judges."""
-    plain = ("move", "integer")
-    return [(c, Template(text, unicorn=c in plain)) for c in chapters or CHAPTERS for text in CHAPTERS[c]]
+    made = []
+    for chapter in chapters or CHAPTERS:
+        plain = chapter in ("move", "integer")
+        for text in CHAPTERS[chapter]:
+            modes = (True, False) if plain and "r64}" not in text and "rm64}" not in text else (True,)
+            made.append((chapter, Template(text, unicorn=plain, modes=modes)))
+    return made
 
 
 # --- states -----------------------------------------------------------------------------------------------------------
