@@ -181,7 +181,7 @@ def _digest(insn: capstone.CsInsn, mode: int) -> Decoded:
             mem_size = operand.size
             shapes.append(
                 MemShape(operand.size, base, index, mem.scale if index >= 0 else 1, disp_size > 0, relative,
-                         seg if needs_base else -1, insn.addr_size, seg)
+                         seg if needs_base else -1, insn.addr_size)
             )  # fmt: skip
         elif operand.type == cx.X86_OP_IMM:
             second = any(isinstance(s, ImmShape) for s in shapes)
@@ -190,20 +190,24 @@ def _digest(insn: capstone.CsInsn, mode: int) -> Decoded:
                 shapes.append(ImmShape(operand.size, value=operand.imm & 0xFF))
                 continue
             size = length - imm_at if not second else 1
-            value = operand.imm & (1 << 8 * size) - 1 if in_form and not relative else None
-            shapes.append(ImmShape(size, second=second, relative=relative, value=value))
+            fixed = operand.imm & (1 << 8 * size) - 1 if in_form and not relative else None
+            shapes.append(ImmShape(size, second=second, relative=relative, value=fixed))
     imm2: tuple[int, int] = (0, 0)
     if name in ("xlatb", "monitor", "maskmovq", "maskmovdqu"):  # their address is implicit, its segment is not
         override = int(_SEG_OF_PREFIX.get(prefixes[1], Seg.DS))
         based = override in (Seg.FS, Seg.GS) or bool(mode & Mode.SEGMENTED and not code64)
-        implicit = MemShape(1, -1, -1, 1, False, False, override if based else -1, insn.addr_size, Seg.DS)
+        implicit = MemShape(1, -1, -1, 1, False, False, override if based else -1, insn.addr_size)
         shapes = [implicit] if name in ("xlatb", "monitor") else [*shapes, implicit]
     if name == "enter":
         shapes = [ImmShape(2, value=int.from_bytes(raw[-3:-1], "little")), ImmShape(1, value=raw[-1])]
-    elif name in ("lcall", "ljmp") and imm_at:
-        offset_size = length - imm_at - 2
+    elif name in ("lcall", "ljmp") and imm_at:  # offset, then selector; capstone's imm_at is the latter's
+        offset_size = _effective_size(mode, prefixes, insn.rex)
+        imm_at = length - 2 - offset_size
         shapes = [ImmShape(2, second=True), ImmShape(offset_size)]
         imm2 = (length - 2, 2)
+    elif name == "nop" or name.startswith("prefetch"):  # not even the address is looked at
+        shapes.clear()
+        regs.clear()
     elif name.startswith("cmp") and len(name) == 5 and name[3:] in ("ps", "pd", "ss", "sd"):
         shapes = [s for s in shapes if not isinstance(s, ImmShape)] + [ImmShape(1, value=raw[-1])]
     head_end = length
@@ -276,7 +280,7 @@ def _operand_size(
     """Operand 0's size, or the effective operand size by prefixes and mode for instructions without one."""
     if name in _STRING.values():
         return 1 if not insn.opcode[0] & 1 else _effective_size(mode, prefixes, insn.rex)
-    if name in ("lcall", "ljmp", "monitor"):
+    if name in ("lcall", "ljmp", "monitor", "lgdt", "lidt"):
         return _effective_size(mode, prefixes, insn.rex)
     if name.startswith("pcmpestr"):  # of the lengths: RAX and RDX, or EAX and EDX
         return 8 if insn.rex & 8 else 4

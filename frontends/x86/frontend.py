@@ -22,6 +22,7 @@ CHAPTERS = (
     "insn_sse_move", "insn_sse_int", "insn_sse_fp", "insn_sse_misc", "insn_mmx", "insn_x87",
 )  # fmt: skip
 _UD = 6
+_MORE = (bytes(MAX_LENGTH), b"\x90" * MAX_LENGTH, b"\xc0" * MAX_LENGTH)  # bytes that may complete what is cut off
 # Where BMI1 or LZCNT is not announced, the F3 prefix is ignored (SDM volume 2, TZCNT and LZCNT).
 _IGNORED_PREFIX = {"tzcnt": "bsf", "lzcnt": "bsr"}
 _EXITS = frozenset(("goto_tb", "goto_ptr", "exit"))
@@ -107,7 +108,7 @@ class X86Frontend:
 
     def _not_decoded(self, code: bytes, mode: int) -> Pattern:
         """capstone knows nothing that begins so: an undefined instruction, unless more bytes could complete it."""
-        if len(code) < MAX_LENGTH:
+        if len(code) < MAX_LENGTH and any(self.decoder.decode(code + more, 0, mode) for more in _MORE):
             raise Truncated
         text = bytes(code[:MAX_LENGTH]).hex()
         self.undefined[text] = self.undefined.get(text, 0) + 1

@@ -3,7 +3,7 @@
 from frontends.x86.context import X86Insn, env
 from frontends.x86.flags import CcOp
 from frontends.x86.helpers.decls import LOAD_SEG, READ_CR, READ_DR, WRITE_CR, WRITE_DR
-from frontends.x86.operands import MemShape, RegShape
+from frontends.x86.operands import ImmShape, MemShape, RegShape
 from frontends.x86.registry import Status, instruction
 from frontends.x86.state import Mode, Reg, Seg
 from frontends.x86.status import CONDITIONS, condition, replace_zero, set_status, sized
@@ -51,9 +51,10 @@ def _load_segment(x: X86Insn, seg: int, selector: Operand) -> None:
 
 def _extended(x: X86Insn, signed: bool) -> Operand:
     shape = x.ops[1]
-    if isinstance(shape, MemShape):
+    assert not isinstance(shape, ImmShape)
+    if isinstance(shape, MemShape) and shape.size < x.size:
         return x.load(x.address(1), shape.size, signed=signed, to=x.type)
-    return x.b.resize(x.read(1), x.type, signed=signed)
+    return x.b.resize(x.read(1, min(shape.size, x.size)), x.type, signed=signed)
 
 
 @instruction("movzx")

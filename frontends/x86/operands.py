@@ -36,7 +36,6 @@ class MemShape:
     pc_relative: bool
     seg: int
     address_size: int
-    default_seg: int
 
 
 @dataclass(frozen=True, slots=True)
