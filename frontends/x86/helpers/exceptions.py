@@ -15,6 +15,7 @@ from frontends.x86.helpers.access import (
     unimplemented,
 )
 from frontends.x86.helpers.env import (
+    ACCESS_WRITE,
     AT_CODE,
     AT_DB,
     AT_DC,
@@ -68,7 +69,7 @@ from frontends.x86.helpers.env import (
 )
 from frontends.x86.helpers.flags import read_rflags
 from frontends.x86.helpers.mode import x86_update_mode
-from frontends.x86.helpers.runtime import ask, store_as
+from frontends.x86.helpers.runtime import ask, store_as, tlb_probe
 from frontends.x86.helpers.segments import (
     canonical,
     check_stack_desc,
@@ -169,6 +170,45 @@ def code_target(env: int, selector: int, ext: int) -> int:
 
 
 @native
+def push_frame64(env: int, top: int, frame: int, index: int, error: int, event: int, return_pc: int) -> int:
+    """The frame from `top` down to `frame`: SS, RSP, RFLAGS, CS, RIP, error code; 0 with a fault left."""
+    flags = interrupted_flags(env, event)
+    if top - 1 >> 12 == frame >> 12:
+        hva = tlb_probe(env, top - 8, ACCESS_WRITE, index)
+        if hva == -1:
+            return 0
+        if hva != 0:
+            st64(hva, ld32(env + SEG_SELECTOR + 4 * SS))
+            st64(hva - 8, ld64(env + RSP))
+            st64(hva - 16, flags)
+            st64(hva - 24, ld32(env + SEG_SELECTOR + 4 * CS))
+            st64(hva - 32, return_pc)
+            if event & EVENT_ERROR:
+                st64(hva - 40, error)
+            return 1
+    store_as(env, top - 8, 8, ld32(env + SEG_SELECTOR + 4 * SS), index)
+    if failed(env):
+        return 0
+    store_as(env, top - 16, 8, ld64(env + RSP), index)
+    if failed(env):
+        return 0
+    store_as(env, top - 24, 8, flags, index)
+    if failed(env):
+        return 0
+    store_as(env, top - 32, 8, ld32(env + SEG_SELECTOR + 4 * CS), index)
+    if failed(env):
+        return 0
+    store_as(env, top - 40, 8, return_pc, index)
+    if failed(env):
+        return 0
+    if event & EVENT_ERROR:
+        store_as(env, top - 48, 8, error, index)
+        if failed(env):
+            return 0
+    return 1
+
+
+@native
 def deliver64(env: int, vector: int, error: int, event: int, return_pc: int) -> None:
     """One delivery in long mode (SDM vol. 3, 6.14)."""
     ext = 1 if event & EVENT_EXT else 0
@@ -221,29 +261,11 @@ def deliver64(env: int, vector: int, error: int, event: int, return_pc: int) -> 
     if not canonical(frame) or not canonical(rsp - 1):
         raise_exception(env, SS_FAULT, ext)
         return
-    index = cpl_index(env, new_cpl)
-    rsp = push(env, rsp, 8, ld32(env + SEG_SELECTOR + 4 * SS), index, 0, -1)
-    if failed(env):
+    if not push_frame64(env, rsp, frame, cpl_index(env, new_cpl), error, event, return_pc):
         return
-    rsp = push(env, rsp, 8, ld64(env + RSP), index, 0, -1)
-    if failed(env):
-        return
-    rsp = push(env, rsp, 8, interrupted_flags(env, event), index, 0, -1)
-    if failed(env):
-        return
-    rsp = push(env, rsp, 8, ld32(env + SEG_SELECTOR + 4 * CS), index, 0, -1)
-    if failed(env):
-        return
-    rsp = push(env, rsp, 8, return_pc, index, 0, -1)
-    if failed(env):
-        return
-    if event & EVENT_ERROR:
-        rsp = push(env, rsp, 8, error, index, 0, -1)
-        if failed(env):
-            return
     if new_cpl < cpl:
         set_segment(env, SS, new_cpl, 0, 0, new_cpl << DPL_SHIFT)
-    st64(env + RSP, rsp)
+    st64(env + RSP, frame)
     set_segment(env, CS, (selector & 0xFFFC) | new_cpl, desc_base(desc), desc_limit(desc), desc_attr(desc) | 0x100)
     st32(env + CPL, new_cpl)
     finish_delivery(env, 1 if kind == 14 else 0, target)

@@ -14,6 +14,7 @@ from frontends.x86.helpers.access import (
     unimplemented,
 )
 from frontends.x86.helpers.env import (
+    ACCESS_READ,
     AT_CODE,
     AT_DB,
     AT_DC,
@@ -63,7 +64,7 @@ from frontends.x86.helpers.env import (
 from frontends.x86.helpers.exceptions import inner_stack, push, stack_desc, stack_mask, tss_stack64
 from frontends.x86.helpers.flags import read_rflags, write_rflags
 from frontends.x86.helpers.mode import check_interrupts, x86_update_mode
-from frontends.x86.helpers.runtime import load_as
+from frontends.x86.helpers.runtime import ld_sized, load_as, tlb_probe
 from frontends.x86.helpers.segments import (
     canonical,
     check_stack_desc,
@@ -381,8 +382,19 @@ def helper_x86_far_call(env: int, selector: int, offset: int, size: int, next_pc
 
 
 @native
-def stack_value(env: int, n: int, size: int) -> int:
-    """Slot `n` of `size` bytes above the stack pointer; a fault may be left."""
+def stack_window(env: int, size: int) -> int:
+    """hva of the `size` bytes above the stack pointer, or 0 when they must be read one by one (64-bit mode only)."""
+    rsp = ld64(env + RSP)
+    if not in_code64(env) or (rsp & 4095) + size > 4096:
+        return 0
+    return tlb_probe(env, rsp, ACCESS_READ, cpl_index(env, ld32(env + CPL)))
+
+
+@native
+def stack_value(env: int, window: int, n: int, size: int) -> int:
+    """Slot `n` of `size` bytes above the stack pointer, through the window if there is one; a fault may be left."""
+    if window > 0:
+        return ld_sized(window + n * size, size)
     rsp = ld64(env + RSP)
     if in_code64(env):
         gva = rsp + n * size
@@ -398,10 +410,13 @@ def return_far(env: int, size: int, slots: int, drop: int, flags: int, flags_mas
 
     flags_mask: the RFLAGS bits that come from `flags` (IRET).
     """
-    pc = stack_value(env, 0, size)
+    window = stack_window(env, 5 * size)
     if failed(env):
         return
-    selector = stack_value(env, 1, size) & 0xFFFF
+    pc = stack_value(env, window, 0, size)
+    if failed(env):
+        return
+    selector = stack_value(env, window, 1, size) & 0xFFFF
     if failed(env):
         return
     if selector & 0xFFFC == 0:
@@ -436,10 +451,10 @@ def return_far(env: int, size: int, slots: int, drop: int, flags: int, flags_mas
     else:
         at = slots
         if is_iret:
-            new_rsp = stack_value(env, at, size)
+            new_rsp = stack_value(env, window, at, size)
             if failed(env):
                 return
-            ss_selector = stack_value(env, at + 1, size) & 0xFFFF
+            ss_selector = stack_value(env, window, at + 1, size) & 0xFFFF
         else:
             # RETF n: SP and SS lie above the parameters, which both stacks drop.
             rsp = ld64(env + RSP)
@@ -534,7 +549,7 @@ def helper_x86_iret(env: int, size: int) -> None:
         else:
             unimplemented(env, UNIMPLEMENTED_TASK_SWITCH, 0)
         return
-    flags = stack_value(env, 2, size)
+    flags = stack_value(env, 0, 2, size)
     if failed(env):
         return
     if flags & FL_VM and size == 4 and not long_mode(env) and ld32(env + CPL) == 0:
