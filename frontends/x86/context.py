@@ -89,7 +89,7 @@ class X86Insn:
         return self.b.ld(INT_OF_SIZE[size], env("regs", reg))
 
     def set_reg(self, reg: Reg, value: Operand, size: int | None = None) -> None:
-        """Write an implicit register by x86's rule: 32-bit results clear the upper half, smaller ones keep the rest."""
+        """Write an implicit register: 32-bit results clear the upper half, smaller ones keep the rest."""
         self._write_gpr(env("regs", reg), value, size if size is not None else value.type.size)
 
     def _write_gpr(self, ref: EnvRef, value: Operand, size: int) -> None:
@@ -118,7 +118,7 @@ class X86Insn:
         return self.load(self.address(i), size)
 
     def write(self, i: int, value: Operand) -> None:
-        """Operand i := value, whose type must have the operand's size (a register may also be written at value's size)."""
+        """Operand i := value, whose type has the operand's size (a register may also be written at value's size)."""
         shape = self.ops[i]
         if isinstance(shape, RegShape):
             self._write_gpr(self.reg_ref(i), value, value.type.size)
@@ -213,8 +213,8 @@ class X86Insn:
     ) -> tuple[Operand, Operand]:
         """Read-modify-write operand i; gives (old, new). The address is computed once (or given: `gva`).
 
-        atomic: the atomic op ("atomic_add") with `value` as its input that a LOCKed memory form uses; `compute` then only
-        recomputes the new value. Without one a locked form runs a compare-and-exchange loop.
+        atomic: the atomic op ("atomic_add") with `value` as its input that a LOCKed memory form uses; `compute` then
+        only recomputes the new value. Without one a locked form runs a compare-and-exchange loop.
         """
         if not self.is_mem(i):
             old: Operand = self.read(i)
@@ -275,7 +275,7 @@ class X86Insn:
 
     # --- vectors ------------------------------------------------------------------------------------------------------
     def read_v(self, i: int, size: int = 16, *, aligned: bool = False) -> Operand:
-        """Operand i as a v128: an XMM or MM register (MM: low half, upper half 0), or memory of `size` bytes zero-extended.
+        """Operand i as a v128: an XMM or MM register (MM: the low half), or memory of `size` bytes; zero-extended.
 
         aligned: a 16-byte memory operand must be aligned (#GP), as the non-VEX SSE instructions demand.
         """

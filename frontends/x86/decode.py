@@ -1,7 +1,8 @@
 """Guest bytes to a Pattern: capstone reads the encoding once, this file keeps what the form and the holes need.
 
-capstone 5 quirks that are mended here: `disp_size` is wrong under a 66 prefix (taken from ModRM instead), `imm_size` is not
-the whole immediate, the names of compare pseudo-ops, string and SSE instructions collide (movsd, cmpsd).
+capstone 5 quirks that are mended here: `disp_size` is wrong under a 66 prefix (taken from ModRM instead), `imm_size` is
+not the whole immediate, the names of compare pseudo-ops, string and SSE instructions collide (movsd, cmpsd), most far
+branches through memory have the near ones' names.
 """
 
 import capstone
@@ -59,7 +60,9 @@ _SHIFTS = frozenset(("shl", "sal", "shr", "sar", "rol", "ror", "rcl", "rcr", "sh
 # Immediates that choose the IR rather than enter it, besides shift counts: every SSE imm8, and these.
 _IMM_IN_FORM = frozenset(("enter", "int", "bt", "bts", "btr", "btc", "ret", "retf", "retfq", "in", "out", "aam", "aad"))
 # Instructions for which two equal register operands are worth (or need) a form of their own.
-_SAME = frozenset(("xor", "sub", "sbb", "and", "or", "test", "cmp", "pxor", "xorps", "xorpd", "pcmpeqb", "pcmpeqw", "pcmpeqd"))  # fmt: skip
+_SAME = frozenset(
+    ("xor", "sub", "sbb", "and", "or", "test", "cmp") + ("pxor", "xorps", "xorpd", "pcmpeqb", "pcmpeqw", "pcmpeqd")
+)
 _STACK_SEG = (cx.X86_REG_RSP, cx.X86_REG_RBP, cx.X86_REG_ESP, cx.X86_REG_EBP, cx.X86_REG_SP, cx.X86_REG_BP)
 _IP = (cx.X86_REG_RIP, cx.X86_REG_EIP)
 

@@ -97,7 +97,7 @@ def BSR(x: X86Insn) -> None:
 
 
 def _scan(x: X86Insn, *, reverse: bool) -> None:
-    """A source of 0 leaves all 64 bits of the destination as they were (undefined by Intel, so by AMD and in practice)."""
+    """A source of 0 leaves all 64 bits of the destination as they were (Intel: undefined; AMD: this)."""
     b = x.b
     source = x.read(1)
     found = b.xor(b.clz(source), 8 * x.size - 1) if reverse else b.ctz(source)

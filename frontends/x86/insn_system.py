@@ -1,7 +1,7 @@
 """System instructions (SDM vol. 3, 2.8): descriptor tables, control state, TLBs, time, ports, halting.
 
-What they do lives in the system helpers, privilege checks included; here is only how operands reach them and whether the
-block ends (`helpers.decls.ENDS`).
+What they do lives in the system helpers, privilege checks included; here is only how operands reach them and whether
+the block ends (`helpers.decls.ENDS`).
 """
 
 from frontends.x86.context import X86Insn, env

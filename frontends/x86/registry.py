@@ -43,7 +43,7 @@ INSTRUCTIONS: dict[str, Row] = {}
 def instruction(
     *names: str, status: StatusRule = NO_STATUS, feature: str = ""
 ) -> Callable[[Callable[[X86Insn], None]], Callable[[X86Insn], None]]:
-    """Register a function under the decoder's names (capstone's mnemonics; strings: movs, cmps, stos, lods, scas, ins, outs)."""
+    """Register a function under the decoder's names (capstone's, but movs, cmps, stos, lods, scas, ins, outs)."""
 
     def register(function: Callable[[X86Insn], None]) -> Callable[[X86Insn], None]:
         for name in names:
