@@ -22,7 +22,8 @@ from frontends.x86.state import STATE, Mode
 from hw.core.clock import HostClock
 from hw.core.log import GuestLog
 from tcg.cli.options import RunConfig
-from tcg.cli.x86_state import dump, enter_kernel
+from tcg.cli.x86_dump import dump
+from tcg.cli.x86_state import enter_kernel
 from tcg.exec.cache import TableCache
 from tcg.exec.machine import NativeMachine, RamRange
 from tcg.exec.memory_map import Mapping
@@ -109,7 +110,7 @@ class Engine:
 
             self.tracing: object = Tracing(self, config)
 
-    # --- the guest's view ------------------------------------------------------------------------------------------------
+    # --- the guest's view
     def _guest_tsc(self) -> int:
         return int(self.machine.runtime.call("host_tsc") + self.vcpu.env.get("tsc_offset")) & (1 << 64) - 1
 
@@ -126,7 +127,7 @@ class Engine:
         self.machine.set_ram(ranges)
         self.machine.runtime.call("tlb_flush_all", self.vcpu.env.address)
 
-    # --- translation -------------------------------------------------------------------------------------------------------
+    # --- translation
     @property
     def translator(self) -> Translator:
         if self._translator_ is None:
@@ -156,7 +157,7 @@ class Engine:
         self.translator.stencils(self.machine.tables.missing(hva, count))
         return 1
 
-    # --- callbacks -----------------------------------------------------------------------------------------------------------
+    # --- callbacks
     def _handlers(self) -> None:
         ports, memory, lapic, lock = self._ports.ports, self._ports.memory, self._ports.lapic, self._ports.lock
         pio_read, pio_write = ports.read, ports.write
@@ -228,14 +229,14 @@ class Engine:
             }
         )
 
-    # --- the end ---------------------------------------------------------------------------------------------------------------
+    # --- the end
     def report_error(self) -> None:
         """A Python exception stopped the vCPU: tell what, where in the guest, and the state."""
         error = self.vcpu.error
         print("\ntessera: internal error, the machine stops", file=sys.stderr)
         if error is not None:
             traceback.print_exception(error, file=sys.stderr)
-        print(dump(self.vcpu), file=sys.stderr)
+        print(dump(self.vcpu, lazy_flags=True), file=sys.stderr)
 
     def close(self) -> None:
         """Save what was learnt; print statistics if asked."""

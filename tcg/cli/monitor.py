@@ -52,7 +52,7 @@ class Monitor:
     def _command(self, line: str) -> None:
         from tcg.cli.main import VERSION
         from tcg.cli.stats import report
-        from tcg.cli.x86_state import dump
+        from tcg.cli.x86_dump import dump
 
         match line.split():
             case []:

@@ -1,4 +1,4 @@
-"""The x86 vCPU's state as a boot protocol, a reset or a monitor wants it: between firmware's values and env's fields."""
+"""The x86 vCPU's state as a boot protocol or a reset wants it: between firmware's values and env's fields."""
 
 from frontends.x86.state import Mode, Reg, Rflags, Seg
 from hw.firmware.cpu_entry import CpuEntry, Segment
@@ -68,61 +68,3 @@ def _set_segment(vcpu: VCpu, seg: Seg, value: Segment) -> None:
     vcpu.env.set("seg_base", value.base, seg)
     vcpu.env.set("seg_limit", value.limit, seg)
     vcpu.env.set("seg_attr", (value.attr & 0xF0FF) << 8, seg)
-
-
-def dump(vcpu: VCpu) -> str:
-    """The registers as QEMU's `info registers` prints them."""
-    env = vcpu.env
-    eflags = vcpu.machine.runtime.call("helper_x86_pushf", env.address) & (1 << 64) - 1
-    code64 = bool(env.get("mode") & Mode.CODE64)
-    width = 16 if code64 else 8
-    mask = (1 << 4 * width) - 1
-    names = ["RAX", "RBX", "RCX", "RDX", "RSI", "RDI", "RBP", "RSP"] + [f"R{n}" for n in range(8, 16)]
-    if not code64:
-        names = [n.replace("R", "E", 1) for n in names[:8]]
-    order = (0, 3, 1, 2, 6, 7, 5, 4, 8, 9, 10, 11, 12, 13, 14, 15)
-    values = [
-        f"{name:<3}={env.get('regs', number) & mask:0{width}x}" for name, number in zip(names, order, strict=False)
-    ]
-    lines = [" ".join(values[n : n + 4]) for n in range(0, len(values), 4)]
-    bits = "".join(
-        c if eflags >> n & 1 else "-"
-        for c, n in (("D", 10), ("O", 11), ("S", 7), ("Z", 6), ("A", 4), ("P", 2), ("C", 0))
-    )
-    ip = "RIP" if code64 else "EIP"
-    lines.append(f"{ip}={env.get('pc') & mask:0{width}x} {'RFL' if code64 else 'EFL'}={eflags:08x} [{bits}] CPL={env.get('cpl')} "
-                 f"II={env.get('int_shadow') & 1} A20=1 SMM=0 HLT={env.get('halted')}")  # fmt: skip
-    for seg, name in ((0, "ES"), (1, "CS"), (2, "SS"), (3, "DS"), (4, "FS"), (5, "GS"), (6, "LDT"), (7, "TR")):
-        lines.append(f"{name:<3}={env.get('seg_selector', seg):04x} {env.get('seg_base', seg) & mask:0{width}x} "
-                     f"{env.get('seg_limit', seg):08x} {env.get('seg_attr', seg):08x}")  # fmt: skip
-    for name in ("gdt", "idt"):
-        lines.append(f"{name.upper()}=     {env.get(name + '_base') & mask:0{width}x} {env.get(name + '_limit'):08x}")
-    lines.append(
-        f"CR0={env.get('cr0'):08x} CR2={env.get('cr2'):016x} CR3={env.get('cr3'):016x} CR4={env.get('cr4'):08x}"
-    )
-    lines.append(" ".join(f"DR{n}={env.get('dr', n):016x}" for n in range(4)))
-    lines.append(f"DR6={env.get('dr', 6):016x} DR7={env.get('dr', 7):016x}")
-    lines.append(f"CCS={env.get('cc_src'):016x} CCD={env.get('cc_dst'):016x} CCO={_cc_name(env.get('cc_op'))}")
-    lines.append(f"EFER={env.get('efer'):016x}")
-    lines.append(f"FCW={env.get('fpu_control'):04x} FSW={env.get('fpu_status') | env.get('fpu_top') << 11:04x} "
-                 f"[ST={env.get('fpu_top')}] FTW={_tags(vcpu):02x} MXCSR={env.get('mxcsr'):08x}")  # fmt: skip
-    for n in range(0, 8, 2):
-        lines.append(
-            " ".join(
-                f"FPR{i}={env.get('fpregs', i) & (1 << 64) - 1:016x} {env.get('fpregs', i) >> 64 & 0xFFFF:04x}"
-                for i in (n, n + 1)
-            )
-        )
-    for n in range(0, 16, 2):
-        lines.append(" ".join(f"XMM{i:02}={env.get('xmm', i):032x}" for i in (n, n + 1)))
-    return "\n".join(lines)
-
-
-def _cc_name(op: int) -> str:
-    from frontends.x86.flags import CcOp
-
-    return CcOp(op).name if op in CcOp._value2member_map_ else f"{op}"
-
-
-def _tags(vcpu: VCpu) -> int:
-    return sum((not vcpu.env.get("fpu_tags", n)) << n for n in range(8))

@@ -304,6 +304,7 @@ CPU = Struct(  # one vCPU's run-time state beyond env
     field("probe_flags", 8, "result of tlb_probe: TLB_* flags of the entry"),
     field("probe_gpa", 8, "result of tlb_probe: gpa of the access"),
     field("contexts_used", 8, "contexts below this one may hold something"),
+    field("trace", 8, "bits of Trace: what a log wants to hear of"),
     field("values", 8, "the block assembler's values", count=N_VALUES),
     field("insns", ASSEMBLED_INSN.size, count=MAX_INSNS, align=16),
     field("missing", 4, "stencils that the block being assembled lacks: (form id, variant) pairs", count=2 * MAX_INSNS),
@@ -326,6 +327,15 @@ class Interrupt(IntFlag):
     SIPI = 0x1000
 
 
+class Trace(IntFlag):
+    """Bits of CPU.trace: what a log wants to hear of. All clear, they cost one test outside JIT code."""
+
+    BLOCKS = 1  # TRACE_BLOCK for each block translated
+    ENTRIES = 2  # TRACE_ENTRY whenever the exec loop enters a block; the jump caches stay empty
+    UNCHAINED = 4  # no exit is chained: with ENTRIES, every block is seen each time
+    EVENTS = 8  # TRACE_EVENT for each exception and interrupt
+
+
 class Callback(IntEnum):
     """What native code asks Python for: callback(kind, env, a, b, c) -> result."""
 
@@ -338,6 +348,10 @@ class Callback(IntEnum):
     ACKNOWLEDGE = 6  # -> vector, or -1 (none after all)
     MSR_READ = 7  # a: number -> value in env.scratch[0], result 1; 0: no such MSR
     MSR_WRITE = 8  # a: number, b: value -> 1, 0: #GP
+    TRACE_BLOCK = 9  # a: hva of a new Block; CPU.insns says how it was assembled
+    TRACE_ENTRY = 10  # a: hva of the Block that is about to run
+    TRACE_STOP = 11  # a: hva of the Block whose head gave way to a request before any of it ran
+    TRACE_EVENT = 12  # a: vector, b: error code, c: the guest part's own bits; env is as before the delivery
     GUEST = 64  # from here on: the guest's own
 
 

@@ -15,7 +15,7 @@ instruction) the next instruction runs alone, from a block that is not kept.
 
 from tcg.runtime.assemble import BLOCK_LINK, FULL, assemble_locked, divert_locked, host_error
 from tcg.runtime.blocks import chain_locked, flush_locked, invalidate_locked
-from tcg.runtime.hooks import enter, guest_deliver, guest_step, guest_take_interrupt
+from tcg.runtime.hooks import ask, enter, guest_deliver, guest_step, guest_take_interrupt
 from tcg.runtime.layout import (
     BLOCK,
     CPU,
@@ -29,8 +29,10 @@ from tcg.runtime.layout import (
     STATS,
     TLB_ENTRY,
     TLB_MMIO,
+    Callback,
     ExitReason,
     Interrupt,
+    Trace,
 )
 from tcg.runtime.lock import tb_lock, tb_unlock
 from tcg.runtime.memory import (
@@ -63,6 +65,7 @@ _CONTEXT = CPU.offset("context")
 _ONE_INSN = CPU.offset("one_insn")
 _IN_BLOCK = CPU.offset("in_block")
 _LAST_EXIT = CPU.offset("last_exit")
+_TRACE = CPU.offset("trace")
 _STATS = CPU.offset("stats")
 _LOOKUPS = _STATS + STATS.offset("lookups")
 _JC_HITS = _STATS + STATS.offset("jc_hits")
@@ -90,6 +93,12 @@ _HALT = int(ExitReason.HALT)
 _REFLOW = int(ExitReason.REFLOW)
 _FULL_REASON = int(ExitReason.CODE_BUFFER_FULL)
 _STOP = int(ExitReason.STOP)
+_TRACE_BLOCKS = int(Trace.BLOCKS)
+_TRACE_ENTRIES = int(Trace.ENTRIES)
+_TRACE_UNCHAINED = int(Trace.UNCHAINED)
+_TRACE_BLOCK = int(Callback.TRACE_BLOCK)
+_TRACE_ENTRY = int(Callback.TRACE_ENTRY)
+_TRACE_STOP = int(Callback.TRACE_STOP)
 
 
 @native
@@ -107,6 +116,8 @@ def translate_block(env: int, pc: int, limit: int, keep: int) -> int:
             block = host_error(env)
     tb_unlock(machine)
     st64(cpu + _ASSEMBLE_CYCLES, ld64(cpu + _ASSEMBLE_CYCLES) + rdtsc() - start)
+    if block != 0 and ld64(cpu + _TRACE) & _TRACE_BLOCKS != 0:
+        ask(env, _TRACE_BLOCK, block, 0, 0)
     return block
 
 
@@ -165,11 +176,11 @@ def find_block(env: int) -> int:
             if block == 0:
                 return 0
             last = ld64(cpu + _LAST_EXIT)  # 0 if the buffer was flushed
-        if ld32(block + _B_VALID) != 0:
+        if ld32(block + _B_VALID) != 0 and ld64(cpu + _TRACE) & _TRACE_ENTRIES == 0:
             if ld64(block + _B_GPA2) != -1:
                 local = 1
             jc_fill(jc, pc, ld64(block + _B_CODE), local)
-    if last != 0:
+    if last != 0 and ld64(cpu + _TRACE) & _TRACE_UNCHAINED == 0:
         tb_lock(machine)
         if ld64(block + _B_GPA2) == -1:
             chain_locked(machine, last, block)
@@ -217,6 +228,9 @@ def run(env: int) -> int:
         return after_exit(env, ld32(env + _EXIT_REASON))
     stepping = ld32(env + _MODE) & ld64(machine + _STEP_MODES)
     alone = ld32(cpu + _ONE_INSN)
+    traced = ld64(cpu + _TRACE) & _TRACE_ENTRIES
+    if traced != 0:
+        ask(env, _TRACE_ENTRY, block, 0, 0)
     st32(cpu + _IN_BLOCK, 1)
     start = rdtsc()
     enter(env, ld64(block + _B_CODE))
@@ -226,6 +240,8 @@ def run(env: int) -> int:
     st32(env + _EXCEPTION, 0)
     count = cpu + _EXITS + 8 * (reason & 15)
     st64(count, ld64(count) + 1)
+    if traced != 0 and reason == _INTERRUPT:
+        ask(env, _TRACE_STOP, block, 0, 0)
     if alone != 0 and reason != _INTERRUPT:
         st32(cpu + _ONE_INSN, 0)
     if reason == _CHAIN:

@@ -24,6 +24,7 @@ from frontends.x86.helpers.env import (
     AT_S,
     BP,
     CPL,
+    CPU,
     CR2,
     CS,
     DB,
@@ -81,10 +82,14 @@ from frontends.x86.helpers.segments import (
     long_mode,
     set_segment,
 )
-from tcg.runtime.layout import Callback
+from tcg.runtime.layout import CPU as CPU_STRUCT
+from tcg.runtime.layout import Callback, Trace
 from tcg.runtime.memory import atomic_and32, exported, ld32, ld64, lsr, native, st32, st64, ult
 
 ACKNOWLEDGE = int(Callback.ACKNOWLEDGE)
+TRACE_EVENT = int(Callback.TRACE_EVENT)
+TRACE_EVENTS = int(Trace.EVENTS)
+TRACE = CPU_STRUCT.offset("trace")
 HAS_ERROR_CODE = 0x00227D00  # vectors 8, 10 to 14, 17, 21
 CONTRIBUTORY = 0x00203C01  # 0, 10 to 13, 21
 NO_RF = 1 << DB | 1 << NMI | 1 << BP | 1 << OF | 1 << DFAULT  # traps and aborts: RF is not set in the image
@@ -93,6 +98,7 @@ EVENT_ERROR = 2  # an error code is pushed
 EVENT_EXT = 4  # not caused by the program: bit 0 of selector error codes
 EVENT_RF = 8  # the pushed image has RF set
 EVENT_BENIGN = 16  # an interrupt: never the first half of a double fault
+EVENT_AGAIN = 32  # (in logs only) raised by the delivery of another
 GATE_ERROR_IDT = 2
 GATES32 = 0xC0E0  # types 5 task, 6 and 7 16-bit, 14 and 15 32-bit interrupt and trap gate
 BUSY_TSS32 = 8  # type bit of a 32-bit TSS
@@ -395,6 +401,12 @@ def deliver32(env: int, vector: int, error: int, event: int, return_pc: int) -> 
 
 
 @native
+def trace_event(env: int, vector: int, error: int, event: int) -> None:
+    if ld64(ld64(env + CPU) + TRACE) & TRACE_EVENTS:
+        ask(env, TRACE_EVENT, vector, error, event)
+
+
+@native
 def deliver_once(env: int, vector: int, error: int, event: int, return_pc: int) -> None:
     if long_mode(env):
         deliver64(env, vector, error, event, return_pc)
@@ -405,10 +417,13 @@ def deliver_once(env: int, vector: int, error: int, event: int, return_pc: int) 
 @native
 def deliver_event(env: int, vector: int, error: int, event: int) -> int:
     """Deliver, and what faults on the way in its turn (SDM vol. 3, table 6-5). 1: exit_reason says why not."""
+    again = 0
     while True:
         if vector == PF:
             st64(env + CR2, ld64(env + FAULT_GVA))
         st32(env + EXCEPTION, 0)
+        trace_event(env, vector, error, event | again)
+        again = EVENT_AGAIN
         deliver_once(env, vector, error, event, ld64(env + PC))
         if not failed(env):
             return 0
@@ -488,6 +503,7 @@ def helper_x86_int(env: int, vector: int, next_pc: int, kind: int) -> None:
     event = EVENT_SOFT
     if kind == 2:
         event = EVENT_EXT
+    trace_event(env, vector & 0xFF, 0, EVENT_SOFT)
     deliver_once(env, vector & 0xFF, 0, event, next_pc)
 
 
