@@ -61,7 +61,7 @@ _SHIFTS = frozenset(("shl", "sal", "shr", "sar", "rol", "ror", "rcl", "rcr", "sh
 _IMM_IN_FORM = frozenset(("enter", "int", "bt", "bts", "btr", "btc", "ret", "retf", "retfq", "in", "out", "aam", "aad"))
 # Instructions for which two equal register operands are worth (or need) a form of their own.
 _SAME = frozenset(
-    ("xor", "sub", "sbb", "and", "or", "test", "cmp") + ("pxor", "xorps", "xorpd", "pcmpeqb", "pcmpeqw", "pcmpeqd")
+    ("xor", "sub", "sbb", "and", "or", "test", "cmp", "pxor", "xorps", "xorpd", "pcmpeqb", "pcmpeqw", "pcmpeqd")
 )
 _STACK_SEG = (cx.X86_REG_RSP, cx.X86_REG_RBP, cx.X86_REG_ESP, cx.X86_REG_EBP, cx.X86_REG_SP, cx.X86_REG_BP)
 _IP = (cx.X86_REG_RIP, cx.X86_REG_EIP)

@@ -58,8 +58,8 @@ Shape = RegShape | MemShape | ImmShape
 class X86Key:
     """Everything an x86 form depends on.
 
-    mode: the state.Mode bits that matter; rep: 0, 0xF2 or 0xF3; opsize: of operand 0 or, where there is none, the effective
-    operand size, in bytes; same: the first two register operands are one register.
+    mode: the state.Mode bits that matter; rep: 0, 0xF2 or 0xF3; opsize: of operand 0 or, where there is none, the
+    effective operand size, in bytes; same: the first two register operands are one register.
     """
 
     name: str

@@ -12,14 +12,84 @@ from dataclasses import dataclass, replace
 
 import keystone
 
-from fuzz.x86.state import CODE, DATA, DATA_SIZE, MIDDLE, State
 from frontends.x86.state import Reg
+from fuzz.x86.state import CODE, DATA, DATA_SIZE, MIDDLE, State
 
 _R = {
-    "r64": "rax rcx rdx rbx rsp rbp rsi rdi r8 r9 r10 r11 r12 r13 r14 r15".split(),
-    "r32": "eax ecx edx ebx esp ebp esi edi r8d r9d r10d r11d r12d r13d r14d r15d".split(),
-    "r16": "ax cx dx bx sp bp si di r8w r9w r10w r11w r12w r13w r14w r15w".split(),
-    "r8": "al cl dl bl ah ch dh bh spl bpl sil dil r8b r9b r10b r11b r14b r15b".split(),
+    "r64": [
+        "rax",
+        "rcx",
+        "rdx",
+        "rbx",
+        "rsp",
+        "rbp",
+        "rsi",
+        "rdi",
+        "r8",
+        "r9",
+        "r10",
+        "r11",
+        "r12",
+        "r13",
+        "r14",
+        "r15",
+    ],
+    "r32": [
+        "eax",
+        "ecx",
+        "edx",
+        "ebx",
+        "esp",
+        "ebp",
+        "esi",
+        "edi",
+        "r8d",
+        "r9d",
+        "r10d",
+        "r11d",
+        "r12d",
+        "r13d",
+        "r14d",
+        "r15d",
+    ],
+    "r16": [
+        "ax",
+        "cx",
+        "dx",
+        "bx",
+        "sp",
+        "bp",
+        "si",
+        "di",
+        "r8w",
+        "r9w",
+        "r10w",
+        "r11w",
+        "r12w",
+        "r13w",
+        "r14w",
+        "r15w",
+    ],
+    "r8": [
+        "al",
+        "cl",
+        "dl",
+        "bl",
+        "ah",
+        "ch",
+        "dh",
+        "bh",
+        "spl",
+        "bpl",
+        "sil",
+        "dil",
+        "r8b",
+        "r9b",
+        "r10b",
+        "r11b",
+        "r14b",
+        "r15b",
+    ],
     "x": [f"xmm{n}" for n in range(16)],
     "mm": [f"mm{n}" for n in range(8)],
 }
@@ -27,7 +97,17 @@ _LEGACY = {"r64": 0, "r32": 8, "r16": 8, "r8": 8, "x": 8, "mm": 8}
 _SIZE_WORD = {8: "byte", 16: "word", 32: "dword", 64: "qword", 128: "xmmword", 80: "tbyte", 48: "fword", 0: ""}
 _PLACE = re.compile(r"\{([^}]*)\}")
 _INDEX_REGS = [r for r in range(16) if r != Reg.RSP]
-_SHAPES = ("base", "base+disp8", "base+disp32", "base+index", "base+index*8+disp8", "index*4+disp32", "rip", "fs", "disp")
+_SHAPES = (
+    "base",
+    "base+disp8",
+    "base+disp32",
+    "base+index",
+    "base+index*8+disp8",
+    "index*4+disp32",
+    "rip",
+    "fs",
+    "disp",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +131,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """text: see the module. undefined: flags mask. host: False when the host must not run it (privilege, branches, faults).
+    """text: see the module. undefined: flags mask. host: False when the host must not run it (privilege, branches).
 
     modes: code sizes it exists in. unicorn: False where Unicorn is known wrong (docs/differences.md).
     """
@@ -134,9 +214,17 @@ def _case(template: Template, rng: random.Random, code64: bool) -> Case:
     if memory.get("fs"):
         host = False
     return Case(
-        text, code, code64, template.undefined, host and code64,
-        memory.get("base", -1), memory.get("index", -1), memory.get("scale", 1), memory.get("disp", 0), bool(memory),
-    )  # fmt: skip
+        text,
+        code,
+        code64,
+        template.undefined,
+        host and code64,
+        memory.get("base", -1),
+        memory.get("index", -1),
+        memory.get("scale", 1),
+        memory.get("disp", 0),
+        bool(memory),
+    )
 
 
 def _memory(bits: int, rng: random.Random, code64: bool, numbers: range, out: dict[str, int]) -> str:
@@ -166,7 +254,13 @@ def _memory(bits: int, rng: random.Random, code64: bool, numbers: range, out: di
             scale = 8 if "*8" in shape else 4 if "*4" in shape else 1
             out["index"], out["scale"] = index, scale
             pieces.append(f"{names[index]}*{scale}")
-        disp = rng.randrange(-128, 128) if "disp8" in shape else rng.randrange(-(1 << 16), 1 << 16) if "disp" in shape else 0
+        disp = (
+            rng.randrange(-128, 128)
+            if "disp8" in shape
+            else rng.randrange(-(1 << 16), 1 << 16)
+            if "disp" in shape
+            else 0
+        )
         out["disp"] = disp
         text = "+".join(pieces) + (f"{disp:+d}" if disp else "")
         text = f"[{text}]"

@@ -74,9 +74,9 @@ def fuzz(
 ) -> list[Problem]:
     """Problems found; empty: all agree.
 
-    states: how many for each expansion of the template, over several encodings. prepare: adjusts each random state after
-    the memory operand was aimed. fpu: compare MXCSR and x87 too. undefined: more flags not to compare, by case and state
-    (-1: the whole result is undefined). unicorn_wrong: cases not to ask Unicorn about (docs/differences.md).
+    states: how many for each expansion of the template, over several encodings. prepare: adjusts each random state
+    after the memory operand was aimed. fpu: compare MXCSR and x87 too. undefined: more flags not to compare, by case and
+    state (-1: the whole result is undefined). unicorn_wrong: cases not to ask Unicorn about (docs/differences.md).
     """
     problems: list[Problem] = []
     for one in expand(template):

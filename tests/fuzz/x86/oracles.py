@@ -16,14 +16,19 @@ _STATUS = 0x8D5
 _DF = 0x400
 _GPR64 = [
     getattr(ux, f"UC_X86_REG_{n}")
-    for n in ("RAX RCX RDX RBX RSP RBP RSI RDI R8 R9 R10 R11 R12 R13 R14 R15".split())
+    for n in (
+        ["RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI", "R8", "R9", "R10", "R11", "R12", "R13", "R14", "R15"]
+    )
 ]
-_GPR32 = [getattr(ux, f"UC_X86_REG_{n}") for n in "EAX ECX EDX EBX ESP EBP ESI EDI".split()]
+_GPR32 = [getattr(ux, f"UC_X86_REG_{n}") for n in ["EAX", "ECX", "EDX", "EBX", "ESP", "EBP", "ESI", "EDI"]]
 _XMM = [getattr(ux, f"UC_X86_REG_XMM{n}") for n in range(16)]
 _FP = [getattr(ux, f"UC_X86_REG_FP{n}") for n in range(8)]
 _PAGE_FAULTS = (
-    unicorn.UC_ERR_READ_UNMAPPED, unicorn.UC_ERR_WRITE_UNMAPPED, unicorn.UC_ERR_READ_PROT, unicorn.UC_ERR_WRITE_PROT,
-)  # fmt: skip
+    unicorn.UC_ERR_READ_UNMAPPED,
+    unicorn.UC_ERR_WRITE_UNMAPPED,
+    unicorn.UC_ERR_READ_PROT,
+    unicorn.UC_ERR_WRITE_PROT,
+)
 
 
 class UnicornCpu:
@@ -182,7 +187,9 @@ def _push_pop(opcode: int, reg: int) -> bytes:
 def _enter_code() -> bytes:
     """Save the host's registers, load the guest's, jump to the instruction."""
     code = b"".join(_push_pop(0x50, r) for r in _SAVED)
-    code += _absolute(b"\x89", 4, _HOST_RSP) + _absolute(b"\x0f\xae", 0, _FX_HOST) + _absolute(b"\x0f\xae", 1, _FX_GUEST)
+    code += (
+        _absolute(b"\x89", 4, _HOST_RSP) + _absolute(b"\x0f\xae", 0, _FX_HOST) + _absolute(b"\x0f\xae", 1, _FX_GUEST)
+    )
     code += _move_rsp(_FLAGS) + b"\x9d"  # popfq
     code += b"".join(_absolute(b"\x8b", r, _GPRS + 8 * r) for r in range(16))
     return code + _absolute(b"\xff", 4, _RESUME, wide=False)
@@ -192,7 +199,9 @@ def _leave_code() -> bytes:
     """Save the guest's registers, restore the host's, return."""
     code = b"".join(_absolute(b"\x89", r, _GPRS + 8 * r) for r in range(16))
     code += _move_rsp(_FLAGS + 8) + b"\x9c\xfc"  # pushfq, cld
-    code += _absolute(b"\x0f\xae", 0, _FX_GUEST) + _absolute(b"\x0f\xae", 1, _FX_HOST) + _absolute(b"\x8b", 4, _HOST_RSP)
+    code += (
+        _absolute(b"\x0f\xae", 0, _FX_GUEST) + _absolute(b"\x0f\xae", 1, _FX_HOST) + _absolute(b"\x8b", 4, _HOST_RSP)
+    )
     return code + b"".join(_push_pop(0x58, r) for r in reversed(_SAVED)) + b"\xc3"
 
 

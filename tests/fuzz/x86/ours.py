@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from frontends.x86.flags import CcOp, status
 from frontends.x86.frontend import X86Frontend
 from frontends.x86.state import STATE, XMM_STRIDE, Mode, Seg
+from fuzz.x86.state import DATA, M64, Fpu, Result, State
 from tcg.exec.forms import HoleSlot, Pattern, StatusOut, Variant
 from tcg.ir.block import Block, Operand
 from tcg.ir.builder import Builder
@@ -17,7 +18,6 @@ from tcg.ir.floats import FpAccess
 from tcg.ir.interp import EnvAccess, FlatMemory, GuestFault, Outcome, run
 from tcg.ir.types import MemOp
 from tcg.runtime.native import NATIVE
-from fuzz.x86.state import DATA, M64, Fpu, Result, State
 
 MODE64 = Mode.CODE64 | Mode.PROTECTED
 MODE32 = Mode.CODE32 | Mode.STACK32 | Mode.PROTECTED
@@ -218,8 +218,10 @@ class Ours:
                 return Result(after, outcome.pc)
         return Result(after, outcome.pc, outcome.vector)
 
-    def check_form(self, pattern: Pattern, code: bytes, pc: int, mode: int, before: State, rng: random.Random) -> Result:
-        """Run every variant that the translator may choose for this form; all must agree. Gives the live one's result."""
+    def check_form(
+        self, pattern: Pattern, code: bytes, pc: int, mode: int, before: State, rng: random.Random
+    ) -> Result:
+        """Run every variant that the translator may choose for this form; all must agree. The live one's result."""
         form = pattern.form
         result = self.step(pattern, code, pc, mode, before, Variant())
         op = before.lazy[0]
@@ -254,7 +256,9 @@ def differences(a: Result, b: Result, flags_mask: int, *, fpu: bool = True) -> l
 
     def differ(what: str, x: object, y: object) -> None:
         if x != y:
-            show = (lambda v: f"{v:#x}" if isinstance(v, int) else str(v)) if not isinstance(x, bytes) else lambda v: "..."
+            show = (
+                (lambda v: f"{v:#x}" if isinstance(v, int) else str(v)) if not isinstance(x, bytes) else lambda v: "..."
+            )
             wrong.append(f"{what}: {show(x)} != {show(y)}")
 
     differ("fault", a.fault, b.fault)

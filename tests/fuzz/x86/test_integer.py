@@ -51,7 +51,9 @@ def _prepare(chapter: str, case: Case, state: State, rng: random.Random) -> None
         signed = name == "idiv"
         for reg in (Reg.RDX, Reg.RAX):
             if reg not in (case.base, case.index):
-                regs[reg] = rng.choice((0, random_word(rng, 7), mask if signed else 1)) if reg == Reg.RDX else random_word(rng)
+                regs[reg] = (
+                    rng.choice((0, random_word(rng, 7), mask if signed else 1)) if reg == Reg.RDX else random_word(rng)
+                )
                 regs[reg] &= mask
     elif chapter == "control" and (case.code[0] == 0x67 or 0xE0 <= case.code[0] < 0xE4):
         regs[Reg.RCX] = rng.choice((0, 1, 2, 1 << 32, (1 << 32) + 1)) & mask
@@ -60,9 +62,16 @@ def _prepare(chapter: str, case: Case, state: State, rng: random.Random) -> None
 
 
 _NAMES = [
-    {"rax", "eax", "ax"}, {"rcx", "ecx", "cx"}, {"rdx", "edx", "dx"}, {"rbx", "ebx", "bx"}, {"rsp", "esp", "sp"},
-    {"rbp", "ebp", "bp"}, {"rsi", "esi", "si"}, {"rdi", "edi", "di"}, *({f"r{n}", f"r{n}d", f"r{n}w"} for n in range(8, 16)),
-]  # fmt: skip
+    {"rax", "eax", "ax"},
+    {"rcx", "ecx", "cx"},
+    {"rdx", "edx", "dx"},
+    {"rbx", "ebx", "bx"},
+    {"rsp", "esp", "sp"},
+    {"rbp", "ebp", "bp"},
+    {"rsi", "esi", "si"},
+    {"rdi", "edi", "di"},
+    *({f"r{n}", f"r{n}d", f"r{n}w"} for n in range(8, 16)),
+]
 
 
 def _address(case: Case, state: State) -> int:
@@ -101,7 +110,7 @@ def _width(operand: str) -> int:
     for word, width in (("byte", 8), ("qword", 64), ("dword", 32), ("word", 16)):
         if operand.startswith(word):
             return width
-    if operand.endswith(("d",)) and operand[0] == "r" or operand[0] == "e":
+    if (operand.endswith(("d",)) and operand[0] == "r") or operand[0] == "e":
         return 32
     if operand[0] == "r" and operand[-1] not in "wb":
         return 64
@@ -111,8 +120,11 @@ def _width(operand: str) -> int:
 @pytest.mark.parametrize(("template", "chapter"), _TEMPLATES)
 def test_agrees(template: Template, chapter: str, seed: int, states: int) -> None:
     problems = fuzz(
-        template, seed, states,
-        prepare=lambda case, state, rng: _prepare(chapter, case, state, rng), undefined=_undefined,
+        template,
+        seed,
+        states,
+        prepare=lambda case, state, rng: _prepare(chapter, case, state, rng),
+        undefined=_undefined,
         unicorn_wrong=_unicorn_wrong,
-    )  # fmt: skip
+    )
     assert not problems, "\n".join(str(p) for p in problems[:3])
