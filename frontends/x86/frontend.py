@@ -60,9 +60,9 @@ class X86Frontend:
         assert isinstance(key, X86Key)
         x = X86Insn(key, variant, builder)
         builder.insn_start(x.pc)
-        self._emit_row(x)
+        self.emit_row(x)
 
-    def _emit_row(self, x: X86Insn) -> None:
+    def emit_row(self, x: X86Insn) -> None:
         row = self._row(x.key)
         if row is None:
             x.raise_(_UD)
@@ -90,7 +90,7 @@ class X86Frontend:
             builder = Builder()
             x = X86Insn(key, Variant(), builder)
             builder.insn_start(x.pc)
-            self._emit_row(x)
+            self.emit_row(x)
             row = self._row(key)
             status = Status(kills=False) if row is None else row.status(x) if callable(row.status) else row.status
             ops = builder.block.ops
