@@ -13,7 +13,7 @@ import time
 import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from frontends.x86.cpuid import CpuModel, leaves, table
 from frontends.x86.rare_msrs import RareMsrs
@@ -31,6 +31,9 @@ from tcg.exec.translate import Compiler, Translator
 from tcg.exec.vcpu import VCpu
 from tcg.runtime.layout import Callback
 from tcg.runtime.object import load
+
+if TYPE_CHECKING:
+    from tcg.cli.tracing import Tracing
 
 _READ_CR8, _WRITE_CR8, _RANDOM = int(Callback.GUEST), int(Callback.GUEST) + 1, int(Callback.GUEST) + 16
 _STEP_MODES = int(Mode.STEP)
@@ -105,10 +108,11 @@ class Engine:
         if not self.cache.load():
             self._make_fixed()
         self._handlers()
+        self.tracing: Tracing | None = None
         if config.log_items:
-            from tcg.cli.tracing import Tracing
+            from tcg.cli import tracing
 
-            self.tracing: object = Tracing(self, config)
+            self.tracing = tracing.Tracing(self, config)
 
     # --- the guest's view
     def _guest_tsc(self) -> int:
@@ -240,6 +244,8 @@ class Engine:
 
     def close(self) -> None:
         """Save what was learnt; print statistics if asked."""
+        if self.tracing is not None:
+            self.tracing.close()
         if self._translator_ is not None and self._translator_.changed:
             self.cache.save()
         if self.config.stats:

@@ -36,7 +36,7 @@ from hw.firmware import (
 from hw.machines.q35 import Q35, DebugExitConfig, Q35Config
 from hw.timer.mc146818 import RtcClock, RtcConfig
 from tcg.cli.engine import Engine, Ports
-from tcg.cli.options import RunConfig
+from tcg.cli.options import OptionError, RunConfig
 from tcg.exec.memory_map import Mapping
 from tcg.exec.vcpu import StopCause
 from tcg.runtime.layout import Interrupt
@@ -249,7 +249,7 @@ def run_system(config: RunConfig) -> int:
     sys.setswitchinterval(0.0005)
     try:
         system = System(config)
-    except (BootError, ChardevError, CpuError, OSError) as error:
+    except (BootError, ChardevError, CpuError, OptionError, OSError) as error:
         print(f"tessera: {error}", file=sys.stderr)
         return 1
     status = system.run()
