@@ -334,7 +334,8 @@ def helper_x86_invpcid(env: int, kind: int, gva: int) -> None:
         return
     if kind >= 2:
         for n in range(N_CONTEXTS):
-            tlb_flush_context(env, n, 1 if kind == 3 else 0)
+            if ld32(env + CONTEXT_TAG + 4 * n) != 0:
+                tlb_flush_context(env, n, 1 if kind == 3 else 0)
         return
     context = ld32(env + CONTEXT)
     if ld64(env + CR4) & CR4_PCIDE:
