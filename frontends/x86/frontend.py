@@ -19,7 +19,7 @@ from tcg.ir.types import Effect
 
 CHAPTERS = (
     "insn_move", "insn_arith", "insn_shift", "insn_bit", "insn_control", "insn_string", "insn_system", "insn_misc",
-    "insn_sse_move", "insn_sse_int", "insn_sse_fp", "insn_sse_misc", "insn_mmx", "insn_x87",
+    "insn_sse_move", "insn_sse_shuffle", "insn_sse_int", "insn_sse_fp", "insn_sse_misc", "insn_mmx", "insn_x87",
 )  # fmt: skip
 _UD = 6
 _MORE = (bytes(MAX_LENGTH), b"\x90" * MAX_LENGTH, b"\xc0" * MAX_LENGTH)  # bytes that may complete what is cut off
