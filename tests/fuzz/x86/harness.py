@@ -70,13 +70,15 @@ def fuzz(
     undefined: Judge | None = None,
     unicorn_wrong: Callable[[Case], bool] | None = None,
     stencil: bool = True,
+    more_mode: int = 0,
     ours_: Ours | None = None,
 ) -> list[Problem]:
     """Problems found; empty: all agree.
 
     states: how many for each expansion of the template, over several encodings. prepare: adjusts each random state
-    after the memory operand was aimed. fpu: compare MXCSR and x87 too. undefined: more flags not to compare, by case and
-    state (-1: the whole result is undefined). unicorn_wrong: cases not to ask Unicorn about (docs/differences.md).
+    after the memory operand was aimed. fpu: compare MXCSR and x87 too. undefined: more flags not to compare, by case
+    and state (-1: the whole result is undefined). unicorn_wrong: cases not to ask Unicorn about (docs/differences.md).
+    more_mode: Mode bits besides the code size's.
     """
     problems: list[Problem] = []
     for one in expand(template):
@@ -90,7 +92,8 @@ def fuzz(
                 if prepare is not None:
                     prepare(case, before, rng)
                 ask = unicorn and one.unicorn and not (unicorn_wrong is not None and unicorn_wrong(case))
-                found = run_case(case, before, pc, seed, rng, ask, host, stencil, fpu, undefined, ours_ or ours())
+                judges = Judges(ask, host, stencil, fpu, undefined, more_mode)
+                found = run_case(case, before, pc, seed, rng, judges, ours_ or ours())
                 if found:
                     problems += found
                     break
@@ -115,34 +118,37 @@ def _against_stencil(
     return []
 
 
+@dataclass(frozen=True, slots=True)
+class Judges:
+    """Whom to ask about a case, and what to overlook: see fuzz."""
+
+    unicorn: bool
+    host: bool
+    stencil: bool
+    fpu: bool
+    undefined: Judge | None
+    more_mode: int
+
+
 def run_case(
-    case: Case,
-    before: State,
-    pc: int,
-    seed: int,
-    rng: random.Random,
-    unicorn: bool,
-    host: bool,
-    stencil: bool,
-    fpu: bool,
-    undefined: Judge | None,
-    ours_: Ours,
+    case: Case, before: State, pc: int, seed: int, rng: random.Random, judges_: Judges, ours_: Ours
 ) -> list[Problem]:
-    mode = MODE64 if case.code64 else MODE32
+    fpu, undefined = judges_.fpu, judges_.undefined
+    mode = (MODE64 if case.code64 else MODE32) | judges_.more_mode
     pattern = ours_.decode(case.code, pc, mode)
     try:
         result = ours_.check_form(pattern, case.code, pc, mode, before, rng)
     except SpecError as error:
         return [Problem(case, seed, "itself", [str(error)], before)]
     problems = []
-    if stencil:
+    if judges_.stencil:
         what = _against_stencil(pattern, case, pc, mode, before, result, fpu)
         if what:
             problems.append(Problem(case, seed, "stencil", what, before))
     judges: list[tuple[str, Result]] = []
-    if unicorn:
+    if judges_.unicorn:
         judges.append(("unicorn", unicorn_cpu(case.code64).step(case.code, pc, before)))
-    cpu = host_cpu() if host and case.host and result.fault < 0 else None
+    cpu = host_cpu() if judges_.host and case.host and result.fault < 0 else None
     if cpu is not None:
         judges.append(("host", cpu.step(case.code, pc, before)))
     for name, expected in judges:

@@ -53,6 +53,8 @@ MOVE = [
     *_sized("lock cmpxchg {mN},{rN}", unicorn=False),
     Template("cmpxchg8b {m64}", modes=BOTH),
     Template("cmpxchg16b {m128}"),
+    Template("lock cmpxchg8b {m64}", modes=BOTH),
+    Template("lock cmpxchg16b {m128}"),
     *(Template(f"cmov{c} {{r{n}}},{{rm{n}}}") for c in CONDITIONS for n in _WIDE),
     *(Template(f"set{c} {{rm8}}") for c in CONDITIONS),
     Template("cbw", modes=BOTH),

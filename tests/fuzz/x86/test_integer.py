@@ -5,7 +5,7 @@ import random
 import pytest
 
 from frontends.x86.flags import CF, OF
-from frontends.x86.state import Reg
+from frontends.x86.state import Mode, Reg
 from fuzz.x86.cases import Case, Template
 from fuzz.x86.harness import fuzz
 from fuzz.x86.integer import CHAPTERS
@@ -126,5 +126,21 @@ def test_agrees(template: Template, chapter: str, seed: int, states: int) -> Non
         prepare=lambda case, state, rng: _prepare(chapter, case, state, rng),
         undefined=_undefined,
         unicorn_wrong=_unicorn_wrong,
+    )
+    assert not problems, "\n".join(str(p) for p in problems[:3])
+
+
+@pytest.mark.parametrize(
+    "template", [t for c in CHAPTERS.values() for t in c if t.text.startswith(("lock", "xchg"))], ids=lambda t: t.text
+)
+def test_atomics_agree(template: Template, seed: int, states: int) -> None:
+    """With more than one vCPU, locked instructions take the IR's atomic ops."""
+    problems = fuzz(
+        template,
+        seed,
+        states,
+        prepare=lambda case, state, rng: _prepare("", case, state, rng),
+        stencil=False,
+        more_mode=Mode.PARALLEL,
     )
     assert not problems, "\n".join(str(p) for p in problems[:3])
