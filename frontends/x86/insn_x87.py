@@ -2,7 +2,7 @@
 
 Computing instructions run on the host's x87, one helper call each (helpers.x87); what is emitted here is the rest:
 availability (#NM), a pending unmasked exception (#MF, whatever CR0.NE says: FERR# and IRQ 13 are not there), guest
-memory, EFLAGS. `_ENCODINGS` gives each form's opcode, from which the helper's thunk follows.
+memory, EFLAGS. `ENCODINGS` gives each form's opcode, from which the helper's thunk follows.
 """
 
 from frontends.x86.context import X86Insn, env
@@ -24,15 +24,15 @@ _FSW_ES = 0x80
 # --- encodings --------------------------------------------------------------------------------------------------------
 # (name, operands) -> (opcode, first ModRM or /reg). Operands: "" none, "st" ST(i), "st,st" (ST(i) and ST(0), either
 # order), m and the size in bytes of a memory operand.
-_ENCODINGS: dict[tuple[str, str], tuple[int, int]] = {}
+ENCODINGS: dict[tuple[str, str], tuple[int, int]] = {}
 
 
 def _encodings(opcode: int, operands: str, first: int, names: str) -> None:
-    """`names` have consecutive ModRM bytes ("" operands), groups of eight, or /reg fields (memory). -: no instruction."""
+    """`names` have consecutive ModRM bytes (operands ""), groups of eight, or /reg fields (memory); -: nobody."""
     step = 8 if operands.startswith("st") else 1
     for n, name in enumerate(names.split()):
         if name != "-":
-            _ENCODINGS[name, operands] = (opcode, first + step * n)
+            ENCODINGS[name, operands] = (opcode, first + step * n)
 
 
 _REVERSED = "fadd fmul - - fsubr fsub fdivr fdiv"  # with ST(i) as destination
@@ -71,8 +71,8 @@ def _thunk(x: X86Insn) -> int:
     numbers = [shape.number for shape in x.ops if isinstance(shape, RegShape)]
     memory = [shape for shape in x.ops if isinstance(shape, MemShape)]
     if memory:
-        return memory_form(*_ENCODINGS[x.key.name, f"m{memory[0].size}"])
-    opcode, modrm = _ENCODINGS[x.key.name, ",".join(["st"] * len(numbers))]
+        return memory_form(*ENCODINGS[x.key.name, f"m{memory[0].size}"])
+    opcode, modrm = ENCODINGS[x.key.name, ",".join(["st"] * len(numbers))]
     return register_form(opcode, modrm + sum(numbers))  # of two, one is ST(0)
 
 
@@ -133,7 +133,7 @@ def _store(x: X86Insn) -> None:
 
 _STORES = frozenset(("fst", "fstp", "fist", "fistp", "fisttp", "fbstp"))
 _FLAGS = frozenset(("fcomi", "fcompi", "fucomi", "fucompi"))
-for _name in dict.fromkeys(name for name, _ in _ENCODINGS):
+for _name in dict.fromkeys(name for name, _ in ENCODINGS):
     if not _name.startswith("fcmov") and _name not in _FLAGS:
         instruction(_name)(_store if _name in _STORES else _compute)
 
@@ -146,7 +146,7 @@ def FCOMI(x: X86Insn) -> None:
     set_flags(x, x.b.call(X87_FLAGS, _thunk(x), x.pc, old))
 
 
-@instruction(*(name for name, _ in _ENCODINGS if name.startswith("fcmov")), status=Status(reads=True))
+@instruction(*(name for name, _ in ENCODINGS if name.startswith("fcmov")), status=Status(reads=True))
 def FCMOVcc(x: X86Insn) -> None:
     wait(x)
     name = x.key.name[5:].replace("u", "p")
@@ -210,7 +210,7 @@ def _image(name: str, helper: HelperDecl, *, waits: bool) -> None:
             wait(x)
         else:
             guard(x)
-        x.b.call_void(helper, x.address(0), 2 if x.size in (2, 14) else 4)
+        x.b.call_void(helper, x.address(0), 2 if x.size == 2 else 4)
 
 
 _image("fnsave", FNSAVE, waits=False)
@@ -221,6 +221,8 @@ _image("fldenv", FLDENV, waits=True)
 
 @instruction("emms")
 def EMMS(x: X86Insn) -> None:
+    """Every register empty and TOP 0 (SDM volume 3, table 13-2)."""
     wait(x, _CHECK_MMX)
+    x.b.st(env("fpu_top"), Const(I32, 0))
     for n in range(8):
         x.b.st(env("fpu_tags", n), Const(I8, 1))
