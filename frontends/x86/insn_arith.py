@@ -201,22 +201,26 @@ def IMUL(x: X86Insn) -> None:
     if len(x.ops) == 1:
         _widening(x, signed=True)
         return
-    b = x.b
     factors = (x.read(0), x.read(1)) if len(x.ops) == 2 else (x.read(1), x.read(2))
     low, excess = _product(x, *factors)
     x.write(0, low)
-    set_status(x, CcOp.MULB, low, b.zext(excess, I64))
+    set_status(x, CcOp.MULB, low, excess)
 
 
 def _product(x: X86Insn, a: Operand, c: Operand) -> tuple[Operand, Operand]:
-    """(low half, i64 or operand-sized value that is nonzero when the signed product does not fit in it)."""
+    """(low half, operand-sized value that is nonzero when the signed product does not fit in it)."""
     b = x.b
     if x.size == 8:
         low = b.mul(a, c)
         return low, b.sub(b.mulhs(a, c), b.sar(low, 63))
     full = b.mul(b.sext(a, I64), b.sext(c, I64))
     part = b.trunc(full, x.type)
-    return part, b.sub(full, b.sext(part, I64))
+    return part, _high(x, b.sub(full, b.sext(part, I64)))
+
+
+def _high(x: X86Insn, full: Operand) -> Operand:
+    """The upper half of a double-width value in an i64, in the operand's size (less than 8)."""
+    return x.b.trunc(x.b.shr(full, 8 * x.size), x.type)
 
 
 def _widening(x: X86Insn, *, signed: bool) -> None:
@@ -231,8 +235,8 @@ def _widening(x: X86Insn, *, signed: bool) -> None:
     else:
         full = b.mul(extend(a, I64), extend(c, I64))
         low = b.trunc(full, x.type)
-        high = b.trunc(b.shr(full, 8 * x.size), x.type)
-        excess = b.sub(full, extend(low, I64))
+        high = _high(x, full)
+        excess = _high(x, b.sub(full, extend(low, I64)))
     if x.size == 1:
         x.set_reg(Reg.RAX, b.trunc(full, I16))
     else:
