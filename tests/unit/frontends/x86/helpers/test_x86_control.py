@@ -451,3 +451,8 @@ def test_user_pages_need_user_rights_through_the_tlb(guest: Guest) -> None:
     with pytest.raises(Fault) as caught:
         guest.call("tlb_probe", 0x200000, 0, 1)
     assert caught.value.args == (14, 5, 0x200000)
+
+
+def test_microcode_revision(guest: Guest) -> None:
+    wrmsr(guest, 0x8B, 5)  # ignored, as an update that is not newer
+    assert rdmsr(guest, 0x8B) == 0x01000065
