@@ -25,6 +25,7 @@ from tcg.cli.options import RunConfig
 from tcg.cli.x86_dump import dump
 from tcg.cli.x86_state import enter_kernel
 from tcg.exec.cache import TableCache
+from tcg.exec.hot import HotBlocks
 from tcg.exec.machine import NativeMachine, RamRange
 from tcg.exec.memory_map import Mapping
 from tcg.exec.translate import Compiler, Translator
@@ -104,6 +105,7 @@ class Engine:
         self._clock = clock
         clock.tsc_source = self._guest_tsc
         self._translator_: Translator | None = None
+        self.hot: HotBlocks | None = None
         self.cache = TableCache(self.machine.tables, "x86_64", self.features)
         if not self.cache.load():
             self._make_fixed()
@@ -234,6 +236,13 @@ class Engine:
         )
 
     # --- the end
+    def start_hot_blocks(self) -> None:
+        """Begin to sample for hot blocks; logs want blocks as they were translated."""
+        if self.config.hot_blocks and not self.config.log_items:
+            command = [sys.executable, "-m", "tcg.cli.hot_worker", ",".join(sorted(self.features))]
+            self.hot = HotBlocks(self.vcpu, command)
+            self.hot.start()
+
     def report_error(self) -> None:
         """A Python exception stopped the vCPU: tell what, where in the guest, and the state."""
         error = self.vcpu.error
@@ -244,6 +253,8 @@ class Engine:
 
     def close(self) -> None:
         """Save what was learnt; print statistics if asked."""
+        if self.hot is not None:
+            self.hot.close()
         if self.tracing is not None:
             self.tracing.close()
         if self._translator_ is not None and self._translator_.changed:

@@ -41,6 +41,7 @@ class RunConfig:
     reboot: bool = True
     shutdown: bool = True
     tb_size: int = 128 * MIB
+    hot_blocks: bool = True
     log_items: frozenset[str] = frozenset()
     log_file: Path | None = None
     dfilter: tuple[tuple[int, int], ...] = ()
@@ -151,9 +152,14 @@ def _memory(config: RunConfig, text: str) -> RunConfig:
 
 
 def _accel(config: RunConfig, text: str) -> RunConfig:
-    properties = parse_suboptions("accel", text, ("accel", "tb-size", "thread", "one-insn-per-tb"), "accel")
+    properties = parse_suboptions(
+        "accel", text, ("accel", "tb-size", "thread", "one-insn-per-tb", "hot-blocks"), "accel"
+    )
     if properties.get("accel", "tcg") != "tcg":
         raise OptionError(f"-accel {properties['accel']}: the accelerator that we have is 'tcg'")
+    if properties.get("hot-blocks", "on") not in ("on", "off"):
+        raise OptionError("-accel tcg,hot-blocks: give on or off")
+    config = replace(config, hot_blocks=properties.get("hot-blocks", "on" if config.hot_blocks else "off") == "on")
     if "tb-size" in properties:
         size = parse_size("accel tb-size", properties["tb-size"], 1) * MIB
         if not MIB <= size <= 1 << 30:
@@ -263,7 +269,12 @@ _ROWS = (
     Option("display", "none", "no display", _display),
     Option("no-reboot", "", "exit instead of rebooting", _flag(reboot=False)),
     Option("no-shutdown", "", "stop instead of exiting at shutdown", _flag(shutdown=False)),
-    Option("accel", "tcg[,tb-size=n]", "the accelerator; tb-size: MiB of translated code", _accel),
+    Option(
+        "accel",
+        "tcg[,tb-size=n][,hot-blocks=on|off]",
+        "the accelerator; tb-size: MiB of translated code; hot-blocks=off: no whole blocks through LLVM",
+        _accel,
+    ),
     Option("d", "item1,...", "log items ('-d help' lists them)", _log),
     Option("D", "file", "log to a file instead of stderr", _path("log_file")),
     Option("dfilter", "range,..", "log only blocks in START..END, START+SIZE, START-SIZE", _dfilter),

@@ -49,6 +49,7 @@ def report(engine: Engine) -> str:
         + ", ".join(
             f"{r.name.lower()} {c[f'exit_{r.name.lower()}']}" for r in ExitReason if c[f"exit_{r.name.lower()}"]
         ),
+        f"hot blocks          {c['hot_blocks']} compiled whole and installed ({c['samples']} samples)",
         f"exceptions          {c['deliveries']} delivered, interrupts {c['interrupts']}",
         "Time by stage (s):",
     ]

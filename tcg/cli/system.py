@@ -216,6 +216,7 @@ class System:
             signal.signal(number, self._on_signal)
         thread = threading.Thread(target=self._run_vcpu, name="vcpu0", daemon=True)
         thread.start()
+        self.engine.start_hot_blocks()
         try:
             self.loop.run_until_stopped()
             thread.join(2.0)

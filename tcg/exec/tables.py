@@ -15,7 +15,8 @@ import io
 import pickle
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from dataclasses import dataclass, is_dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ from tcg.runtime.struct import View
 _LENGTH_AT = PATTERN.offset("length")
 FIXED = ("block_head", "exit_stub", "far_exit")
 MAGIC = b"tessera-tables-1\n"
+SCRATCH_BYTES, SCRATCH_RELOCS = 1 << 15, 2048
 NODE = 256  # int32 entries: 0 none, > 0 the next node, < 0 pattern id -value - 1
 _FORM = struct.Struct("<IiII")
 _PATTERN = struct.Struct("<I8B6iII4x")
@@ -88,6 +90,9 @@ class Tables:
         self._trie.extend(1)  # node 0 means "none"
         self._roots = NativeArray(4, MODE_LIMIT)
         self._roots.extend(MODE_LIMIT)
+        self._stencils.extend(1)  # stencil 0: scratch
+        self._bytes.extend(SCRATCH_BYTES)
+        self._relocs.extend(SCRATCH_RELOCS)
         self._form_list: list[Form] = []
         self._form_ids: dict[Any, int] = {}
         self._helper_relocs: list[tuple[int, str]] = []  # (reloc index, symbol), to link again after a load
@@ -180,6 +185,16 @@ class Tables:
         self._trie.words[NODE * node + pattern.head[-1]] = -index - 1
         return index
 
+    def pattern_offset(self, mode: int, code: bytes) -> int:
+        """Offset of the record of the pattern that begins `code`, in the native array, or -1."""
+        found = self.find_pattern(mode, code)
+        return found * PATTERN.size if found >= 0 else -1
+
+    def form_offset(self, form: Form) -> int:
+        """The same of a form's record."""
+        found = self._form_ids.get(form.key)
+        return found * FORM.size if found is not None else -1
+
     def pattern_count(self) -> int:
         return self._patterns.count
 
@@ -209,18 +224,36 @@ class Tables:
         return VALUE_ZERO
 
     def _add_stencil(self, stencil: Stencil) -> int:
+        at = self._bytes.extend((len(stencil.code) + 15) & -16)  # native code copies 16 bytes at a time
+        first = self._relocs.extend(len(stencil.relocs))
+        index = self._stencils.extend(1)
+        helpers = self._write_stencil(stencil, index, at, first)
+        self._helper_relocs += helpers
+        return index
+
+    def set_scratch(self, stencil: Stencil) -> int:
+        """Make the one scratch stencil this one (it is not kept in the cache); its index. TablesError: too large.
+
+        For one writer at a time, who has it laid before the next comes.
+        """
+        if len(stencil.code) > SCRATCH_BYTES - 16 or len(stencil.relocs) > SCRATCH_RELOCS:
+            raise TablesError(f"a stencil of {len(stencil.code)} bytes")
+        self._write_stencil(stencil, 0, 0, 0)
+        return 0
+
+    def _write_stencil(self, stencil: Stencil, index: int, at: int, first: int) -> list[tuple[int, str]]:
+        """Write record `index`, bytes from `at`, relocations from `first` on; those of them that name helpers."""
         size = len(stencil.code)
-        at = self._bytes.extend((size + 15) & -16)  # native code copies 16 bytes at a time
+        helpers: list[tuple[int, str]] = []
         self._bytes.data[at : at + size] = stencil.code
         hot = sorted((r for r in stencil.relocs if r.offset < stencil.hot_size), key=lambda r: r.offset)
         cold = sorted((r for r in stencil.relocs if r.offset >= stencil.hot_size), key=lambda r: r.offset)
-        first = self._relocs.extend(len(stencil.relocs))
         exits: tuple[list[Reloc], list[Reloc]] = ([], [])
         for n, reloc in enumerate((*hot, *cold)):
             value, addend = self._reloc_value(reloc), reloc.addend
             offset = reloc.offset if n < len(hot) else reloc.offset - stencil.hot_size
             if reloc.symbol is SymbolKind.HELPER:
-                self._helper_relocs.append((first + n, reloc.name))
+                helpers.append((first + n, reloc.name))
                 addend += self._helper_address(reloc.name)
             _RELOC.pack_into(self._relocs.data, (first + n) * RELOC.size, offset, reloc.kind, value, addend)
             if reloc.symbol is SymbolKind.EXIT:
@@ -233,12 +266,11 @@ class Tables:
             for found in exits
         ]
         places = [found[0].offset if is_direct else 0 for found, is_direct in zip(exits, direct, strict=True)]
-        index = self._stencils.extend(1)
         cold_size = size - stencil.hot_size
         counts = (len(exits[0]), len(exits[1]))
         fixed = (at, stencil.hot_size, cold_size, first, len(hot), len(cold))
         _STENCIL.pack_into(self._stencils.data, index * STENCIL.size, *fixed, *counts, *direct, *places)
-        return index
+        return helpers
 
     def _variant_at(self, form_id: int, variant: Variant) -> int:
         _, _, first, statuses = _FORM.unpack_from(self._forms.data, form_id * FORM.size)
@@ -255,7 +287,7 @@ class Tables:
         return self._variants.words[self._variant_at(form_id, variant)] >= 0
 
     def stencil_count(self) -> int:
-        return self._stencils.count
+        return self._stencils.count - 1
 
     def set_fixed(self, name: str, stencil: Stencil) -> None:
         """Set one of FIXED, the stencils that belong to no form."""
@@ -308,44 +340,100 @@ class Tables:
 
     def load(self, path: Path, key: str) -> bool:
         """Take everything from a cache file of the same key; False (and nothing changed) if it is not one, whole."""
+        found = read_file(path)
+        if found is None or found[0] != key:
+            return False
         try:
-            data = path.read_bytes()
-        except OSError:
+            content = parse(found[1])
+            # A helper that this run-time lacks is found out before any change.
+            addresses = {symbol: self._helper_address(symbol) for _, symbol in content.helpers}
+        except (TablesError, KeyError):
             return False
-        body = memoryview(data)[len(MAGIC) + 32 :]
-        if data[: len(MAGIC)] != MAGIC or data[len(MAGIC) : len(MAGIC) + 32] != hashlib.sha256(body).digest():
-            return False
-        head = key.encode() + b"\n"
-        if bytes(body[: len(head)]) != head:
-            return False
-        with suppress(KeyError, ValueError, pickle.UnpicklingError, AttributeError, ImportError, EOFError):
-            self._restore(body[len(head) :])
-            return True
-        return False
-
-    def _restore(self, packed: memoryview) -> None:
-        at = 8 + int.from_bytes(packed[:8], "little")
-        sizes, forms, helpers, fixed = _Unpickler(io.BytesIO(packed[8:at])).load()
-        addresses = {symbol: self._helper_address(symbol) for _, symbol in helpers}  # KeyError before any change
-        if [name for name, _ in sizes] != list(self._arrays) or at + sum(size for _, size in sizes) != len(packed):
-            raise ValueError("other arrays")
         self._fixed = {}
-        for name, size in sizes:
-            self._arrays[name].replace(packed[at : at + size])
-            at += size
-        for index, symbol in helpers:
+        for name, array in self._arrays.items():
+            array.replace(content.arrays[name])
+        for index, symbol in content.helpers:
             self._add_to_reloc(self._relocs.data, index, addresses[symbol])
-        self._form_list = forms
-        self._form_ids = {form.key: n for n, form in enumerate(forms)}
-        self._helper_relocs = helpers
-        self._fixed = fixed
+        self._form_list = content.forms
+        self._form_ids = {form.key: n for n, form in enumerate(content.forms)}
+        self._helper_relocs = content.helpers
+        self._fixed = content.fixed
         self._publish_stencils(self._stencils.address)
+        return True
+
+
+# ---- reading a cache file without trusting it
+
+_RECORD_SIZES = {
+    "forms": FORM.size, "patterns": PATTERN.size, "variants": 4, "stencils": STENCIL.size, "stencil_bytes": 1,
+    "relocs": RELOC.size, "trie": 4 * NODE, "roots": 4,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A cache file's tables: what native code reads by array name, what Python keeps beside it."""
+
+    arrays: dict[str, memoryview]
+    forms: list[Form]
+    helpers: list[tuple[int, str]]
+    fixed: dict[str, int]
+
+    def count(self, name: str) -> int:
+        return len(self.arrays[name]) // _RECORD_SIZES[name]
+
+
+def read_file(path: Path) -> tuple[str, memoryview] | None:
+    """(key, the rest) of a cache file; None if the bytes are not one, whole and unharmed."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    body = memoryview(data)[len(MAGIC) + 32 :]
+    if data[: len(MAGIC)] != MAGIC or data[len(MAGIC) : len(MAGIC) + 32] != hashlib.sha256(body).digest():
+        return None
+    end = data.find(b"\n", len(MAGIC) + 32) - len(MAGIC) - 32
+    if end < 0:
+        return None
+    return bytes(body[:end]).decode(errors="replace"), body[end + 1 :]
+
+
+def parse(packed: memoryview) -> Content:
+    """What `Tables.dump` wrote; TablesError if it is anything else. Runs nothing that the file names."""
+    at = 8 + int.from_bytes(packed[:8], "little")
+    try:
+        sizes, forms, helpers, fixed = _Unpickler(io.BytesIO(packed[8:at])).load()
+        arrays = {}
+        for name, size in sizes:
+            arrays[name] = packed[at : at + size]
+            at += size
+        fits = (
+            list(arrays) == list(_RECORD_SIZES)
+            and at == len(packed)
+            and all(len(arrays[name]) % size == 0 for name, size in _RECORD_SIZES.items())
+            and all(type(form) is Form for form in forms)
+            and len({form.key for form in forms}) == len(forms) == len(arrays["forms"]) // FORM.size
+            and all(
+                0 <= index < len(arrays["relocs"]) // RELOC.size and type(symbol) is str for index, symbol in helpers
+            )
+            and all(name in FIXED and 0 <= n < len(arrays["stencils"]) // STENCIL.size for name, n in fixed.items())
+        )
+    except Exception as error:  # pickle raises whatever the bytes lead it to
+        raise TablesError(f"no tables: {error}") from None
+    if not fits:
+        raise TablesError("other tables")
+    return Content(arrays, list(forms), list(helpers), dict(fixed))
 
 
 class _Unpickler(pickle.Unpickler):
-    """Forms and their keys are plain data of our own packages; nothing else may be named in the file."""
+    """Forms and their keys are plain data: dataclasses and enums of our own packages, each named where it is defined.
+
+    No function can be named, nor anything that one of our modules imports, so that a file can build values only.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
-        if module.split(".")[0] in ("tcg", "frontends"):
-            return super().find_class(module, name)
+        found = super().find_class(module, name) if module.split(".")[0] in ("tcg", "frontends") else None
+        if "." not in name and isinstance(found, type) and found.__module__ == module:
+            if is_dataclass(found) or issubclass(found, Enum):
+                return found
         raise pickle.UnpicklingError(f"{module}.{name}")

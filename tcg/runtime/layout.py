@@ -134,6 +134,7 @@ BLOCK = Struct(
     field("insns", 4),
     field("hash", 4),
     field("valid", 4),
+    field("hot", 4, "compiled as a whole: not to be sampled again"),
     field("next_in_page", 8, "list links, one for each page covered", count=2),
     field("incoming", 8, "first ExitSlot chained to this block"),
     field("exits", EXIT_SLOT.size, count=2, align=8),
@@ -246,6 +247,7 @@ STATS_NAMES = (
     ),
     *("mmio", "code_stores", "invalidations", "reflows", "flushes", "callbacks", "pattern_misses", "stencil_misses"),
     *("deliveries", "interrupts", "page_crossings", "assemble_cycles", "callback_cycles", "exec_cycles"),
+    *("samples", "hot_blocks"),
 )
 STATS = Struct(
     "Stats",
@@ -254,6 +256,7 @@ STATS = Struct(
 )
 
 MAX_CPUS = 64
+SAMPLE_RING = 64
 MACHINE = Struct(  # shared by all vCPUs
     "Machine",
     field("tb_lock", 4, "held while code is generated, patched or invalidated"),
@@ -304,6 +307,9 @@ CPU = Struct(  # one vCPU's run-time state beyond env
     field("probe_flags", 8, "result of tlb_probe: TLB_* flags of the entry"),
     field("probe_gpa", 8, "result of tlb_probe: gpa of the access"),
     field("contexts_used", 8, "contexts below this one may hold something"),
+    field("sampled", 4, "the vCPU left JIT code for a sampler: note the block that is entered next"),
+    field("sample_count", 8, "samples noted so far"),
+    field("samples", 8, "hva of the blocks sampled: a ring", count=SAMPLE_RING),
     field("trace", 8, "bits of Trace: what a log wants to hear of"),
     field("values", 8, "the block assembler's values", count=N_VALUES),
     field("insns", ASSEMBLED_INSN.size, count=MAX_INSNS, align=16),

@@ -16,6 +16,7 @@ instruction) the next instruction runs alone, from a block that is not kept.
 from tcg.runtime.assemble import BLOCK_LINK, FULL, assemble_locked, divert_locked, host_error
 from tcg.runtime.blocks import chain_locked, flush_locked, invalidate_locked
 from tcg.runtime.hooks import ask, enter, guest_deliver, guest_step, guest_take_interrupt
+from tcg.runtime.hot import hot_note
 from tcg.runtime.layout import (
     BLOCK,
     CPU,
@@ -63,6 +64,7 @@ _ENV_CPU = ENV.offset("cpu")
 _MACHINE = CPU.offset("machine")
 _CONTEXT = CPU.offset("context")
 _ONE_INSN = CPU.offset("one_insn")
+_SAMPLED = CPU.offset("sampled")
 _IN_BLOCK = CPU.offset("in_block")
 _LAST_EXIT = CPU.offset("last_exit")
 _TRACE = CPU.offset("trace")
@@ -228,6 +230,9 @@ def run(env: int) -> int:
         return after_exit(env, ld32(env + _EXIT_REASON))
     stepping = ld32(env + _MODE) & ld64(machine + _STEP_MODES)
     alone = ld32(cpu + _ONE_INSN)
+    if ld32(cpu + _SAMPLED) != 0:
+        st32(cpu + _SAMPLED, 0)
+        hot_note(cpu, block)
     traced = ld64(cpu + _TRACE) & _TRACE_ENTRIES
     if traced != 0:
         ask(env, _TRACE_ENTRY, block, 0, 0)
@@ -242,6 +247,8 @@ def run(env: int) -> int:
     st64(count, ld64(count) + 1)
     if traced != 0 and reason == _INTERRUPT:
         ask(env, _TRACE_STOP, block, 0, 0)
+    if reason == _INTERRUPT and ld32(env + _INTERRUPT_REQUEST) == 0:
+        st32(cpu + _SAMPLED, 1)
     if alone != 0 and reason != _INTERRUPT:
         st32(cpu + _ONE_INSN, 0)
     if reason == _CHAIN:

@@ -17,6 +17,7 @@ CORE_MODULES = (
     "tcg.runtime.blocks",
     "tcg.runtime.access",
     "tcg.runtime.assemble",
+    "tcg.runtime.hot",
     "tcg.runtime.loop",
     "tcg.runtime.requests",
 )
