@@ -400,8 +400,8 @@ def read_file(path: Path) -> tuple[str, memoryview] | None:
 
 def parse(packed: memoryview) -> Content:
     """What `Tables.dump` wrote; TablesError if it is anything else. Runs nothing that the file names."""
-    at = 8 + int.from_bytes(packed[:8], "little")
     try:
+        at = 8 + int.from_bytes(packed[:8], "little")
         sizes, forms, helpers, fixed = _Unpickler(io.BytesIO(packed[8:at])).load()
         arrays = {}
         for name, size in sizes:
@@ -432,8 +432,12 @@ class _Unpickler(pickle.Unpickler):
     """
 
     def find_class(self, module: str, name: str) -> Any:
-        found = super().find_class(module, name) if module.split(".")[0] in ("tcg", "frontends") else None
-        if "." not in name and isinstance(found, type) and found.__module__ == module:
-            if is_dataclass(found) or issubclass(found, Enum):
+        if module.split(".")[0] in ("tcg", "frontends") and "." not in name:
+            found = super().find_class(module, name)
+            if (
+                isinstance(found, type)
+                and found.__module__ == module
+                and (is_dataclass(found) or issubclass(found, Enum))
+            ):
                 return found
         raise pickle.UnpicklingError(f"{module}.{name}")
