@@ -88,7 +88,7 @@ class StencilRunner:
         machine.helper("helper_st128", store128, None, _U64)
         for symbol, native in NATIVE.items():
             if symbol.startswith(("helper_x86_", "helper_unaligned")):
-                result = None if native.returns is None else _U64
+                result = None if native.returns == "ptr" else _U64  # what nothing returned is called there
                 args = [_U64] * (len(native.args) - 1)
                 machine.helper(symbol, lambda env, *a, native=native: self._call(native, env, *a), result, *args)
 

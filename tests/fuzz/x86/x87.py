@@ -14,10 +14,10 @@ INTEGER_BIT = 1 << 63
 _BIAS = 16383
 # What Unicorn (QEMU 5) computes otherwise: in double precision or in other steps than the CPU, constants in nearest
 # rounding only, square roots with C2, BCD and truncation out of range, reserved bits of FCW, EMMS without TOP.
-_UNICORN_WRONG = frozenset(
-    "f2xm1 fyl2x fyl2xp1 fptan fpatan fsin fcos fsincos fprem fprem1 fscale fsqrt fldl2t fldl2e fldpi fldlg2 fldln2 "
-    "fbstp fisttp fldcw emms".split()
-)
+_UNICORN_WRONG = frozenset((
+    "f2xm1", "fyl2x", "fyl2xp1", "fptan", "fpatan", "fsin", "fcos", "fsincos", "fprem", "fprem1", "fscale", "fsqrt",
+    "fldl2t", "fldl2e", "fldpi", "fldlg2", "fldln2", "fbstp", "fisttp", "fldcw", "emms",
+))  # fmt: skip
 
 
 def _extended(sign: int, exponent: int, significand: int) -> int:
