@@ -8,7 +8,7 @@ import pytest
 from fuzz.x86.cases import Template, aim, cases_of, expand
 from fuzz.x86.harness import fuzz, ours
 from fuzz.x86.oracles import unicorn_cpu
-from fuzz.x86.ours import MODE64, differences
+from fuzz.x86.ours import MODE32, MODE64, differences
 from fuzz.x86.state import CODE, Result, random_state
 from fuzz.x86.x87 import prepare, tame, templates
 from tcg.exec.forms import Variant
@@ -35,8 +35,8 @@ def test_agrees_with_unicorn(template: Template, seed: int) -> None:
     if not template.unicorn:
         pytest.skip("Unicorn computes it differently")
     print(f"seed {seed}")
-    cpu = unicorn_cpu(True)
-    cpu.reset()
+    for code64 in template.modes:
+        unicorn_cpu(code64).reset()
     pc = CODE
     for one in expand(template):
         rng = random.Random(f"{seed} {one.text}")
@@ -44,13 +44,14 @@ def test_agrees_with_unicorn(template: Template, seed: int) -> None:
             if not case.memory and case.code[-1] & 0xC7 == 0xC7:
                 continue  # ST(7), the one empty register, which QEMU 5 does not look at
             pc += 32
-            pattern = ours().decode(case.code, pc, MODE64)
+            mode = MODE64 if case.code64 else MODE32
+            pattern = ours().decode(case.code, pc, mode)
             for _ in range(4):
-                before = random_state(rng)
+                before = random_state(rng, code64=case.code64)
                 aim(case, before, rng)
                 tame(case, before, rng)
-                mine = _comparable(ours().step(pattern, case.code, pc, MODE64, before, Variant()))
-                theirs = _comparable(cpu.step(case.code, pc, before))
+                mine = _comparable(ours().step(pattern, case.code, pc, mode, before, Variant()))
+                theirs = _comparable(unicorn_cpu(case.code64).step(case.code, pc, before))
                 wrong = differences(mine, theirs, _COMPARED)
                 assert not wrong, f"{case.text} ({case.code.hex()}): {wrong}\n{before.fpu}"
 
@@ -84,7 +85,7 @@ def test_memory_fault_leaves_the_state(template: Template, seed: int) -> None:
     print(f"seed {seed}")
     rng = random.Random(seed)
     for case in cases_of(expand(template)[0], rng, 4):
-        if case.base < 0 or case.index >= 0:
+        if case.base < 0 or case.index >= 0 or not case.code64:
             continue
         before = random_state(rng)
         prepare(case, before, rng)

@@ -138,7 +138,8 @@ def templates() -> list[Template]:
             text = f".byte {opcode:02x}{{{'|'.join(f'{first + n:02x}' for n in (0, 1, 4, 7))}}}"
         else:
             text = f".byte {opcode:02x}{first:02x}"
-        found.append(Template(text, unicorn=name not in _UNICORN_WRONG))
+        modes = (True, False) if operands.startswith("m") else (True,)
+        found.append(Template(text, unicorn=name not in _UNICORN_WRONG, modes=modes))
     control = ("fldcw {m16}", "fnstcw {m16}", "fnstsw {m16}", "fnstsw ax", "fnclex", "fninit", "emms", "wait")
     found += [Template(t, unicorn=t.split()[0] not in _UNICORN_WRONG) for t in control]
     return found + [Template(t) for t in (".byte dbe0", ".byte dbe1", ".byte dbe4")]  # FENI, FDISI, FSETPM
