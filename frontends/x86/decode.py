@@ -56,9 +56,11 @@ def _register_table() -> dict[int, tuple[str, int, int]]:
 
 _REGISTERS = _register_table()
 _STRING = {0xA4: "movs", 0xA6: "cmps", 0xAA: "stos", 0xAC: "lods", 0xAE: "scas", 0x6C: "ins", 0x6E: "outs"}
-_SHIFTS = frozenset(("shl", "sal", "shr", "sar", "rol", "ror", "rcl", "rcr", "shld", "shrd", "rorx"))
+# Shifts whose form knows only whether the count is 0, and those whose form holds the count.
+_COUNT_IS_HOLE = frozenset(("shl", "sal", "shr", "sar", "rol", "ror"))
+_SHIFTS = frozenset(("rcl", "rcr", "shld", "shrd", "rorx"))
 # Immediates that choose the IR rather than enter it, besides shift counts: every SSE imm8, and these.
-_IMM_IN_FORM = frozenset(("enter", "int", "bt", "bts", "btr", "btc", "ret", "retf", "retfq", "in", "out", "aam", "aad"))
+_IMM_IN_FORM = frozenset(("enter", "int", "ret", "retf", "retfq", "in", "out", "aam", "aad"))
 # Instructions for which two equal register operands are worth (or need) a form of their own.
 _SAME = frozenset(
     ("xor", "sub", "sbb", "and", "or", "test", "cmp", "pxor", "xorps", "xorpd", "pcmpeqb", "pcmpeqw", "pcmpeqd")
@@ -160,6 +162,8 @@ def _digest(insn: capstone.CsInsn, mode: int) -> Decoded:
         and not name.startswith("j")
     )
     in_form = name in _SHIFTS or name in _IMM_IN_FORM or sse_imm
+    if name in _COUNT_IS_HOLE and imm_at:
+        in_form = not raw[-1] & (63 if insn.rex & 8 else 31)
     mem_size = 0
     for operand in insn.operands:
         if operand.type == cx.X86_OP_REG:

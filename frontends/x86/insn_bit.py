@@ -18,7 +18,7 @@ def _bit_number(x: X86Insn) -> Operand:
     """The bit's number within the operand."""
     last = x.ops[1]
     if isinstance(last, ImmShape):
-        return Const(x.type, x.imm_value(1) & (8 * x.size - 1))
+        return x.imm(1, x.size)  # IR shifts take its low bits
     return x.b.and_(x.read(1), 8 * x.size - 1)
 
 

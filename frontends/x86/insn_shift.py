@@ -1,6 +1,7 @@
 """Shifts and rotates (SDM vol. 1, 7.3.6). Counts are taken modulo 32, or 64 for 64-bit operands.
 
-An immediate count is part of the form, so its flags are known; a count in CL of zero leaves the flags as they were.
+Whether an immediate count is zero is part of the form (so its flags are known), which one it is only for RCL, RCR, SHLD
+and SHRD; a count in CL of zero leaves the flags as they were.
 Undefined by the manual, and here as bit-serial hardware has it: CF of SHL and SHR by more than the width, OF for counts
 other than 1 (computed as for 1).
 """
@@ -16,24 +17,41 @@ from frontends.x86.status import CC_DST, CC_SRC2, carry, select_status, set_spli
 from tcg.exec.forms import StatusOut
 from tcg.ir.block import Const, Operand
 from tcg.ir.builder import Value
-from tcg.ir.types import I1, I32, I64, I128, Cond
+from tcg.ir.types import I1, I32, I64, I128, Cond, Type
 
 
 def fixed_count(x: X86Insn) -> int | None:
-    """The masked immediate count, or None when it is in CL."""
+    """The masked immediate count when it is part of the form, else None."""
     last = x.ops[-1]
-    if isinstance(last, ImmShape):
-        assert last.value is not None
+    if isinstance(last, ImmShape) and last.value is not None:
         return last.value & (63 if x.size == 8 else 31)
     return None
 
 
+def _immediate_count(x: X86Insn, type_: Type) -> Operand | None:
+    """The immediate count, not 0, of which an IR shift takes the low bits; None when it is in CL."""
+    fixed = fixed_count(x)
+    if fixed is not None:
+        return Const(type_, fixed & type_.mask)
+    return x.imm(len(x.ops) - 1, type_.size) if isinstance(x.ops[-1], ImmShape) else None
+
+
+def _moves_nothing(x: X86Insn) -> bool:
+    """An immediate count of 0: at most the upper half of a 32-bit register is cleared."""
+    if fixed_count(x) != 0:
+        return False
+    if x.size == 4 and not x.is_mem(0):
+        x.write(0, x.read(0))
+    else:
+        x.modify(0, lambda a: a)
+    return True
+
+
 def _status(family: CcOp) -> Callable[[X86Insn], Status]:
     def rule(x: X86Insn) -> Status:
-        count = fixed_count(x)
-        if count is None:
+        if not isinstance(x.ops[-1], ImmShape):
             return Status(out=StatusOut.UNKNOWN)
-        return Status(kills=True, out=sized(family, x.size)) if count else Status()
+        return Status() if fixed_count(x) == 0 else Status(kills=True, out=sized(family, x.size))
 
     return rule
 
@@ -48,21 +66,20 @@ def _shift(x: X86Insn, op: Callable[[Value, Value], Operand], family: CcOp, *, s
     """SHL, SHR, SAR: work in i32 or i64, where every masked count is below the width."""
     b = x.b
     wide = I64 if x.size == 8 else I32
-    count: int | Operand | None = fixed_count(x)
-    if count == 0:
-        x.write(0, x.read(0)) if x.size == 4 and not x.is_mem(0) else x.modify(0, lambda a: a)
+    if _moves_nothing(x):
         return
-    moving = _cl(x) if count is None else count
+    fixed = _immediate_count(x, wide)
+    count = _cl(x) if fixed is None else fixed
 
-    def compute(a: Operand) -> Operand:
-        return b.trunc(op(b.resize(a, wide, signed=signed), moving), x.type)
+    def by(a: Operand, n: Operand) -> Operand:
+        return b.trunc(op(b.resize(a, wide, signed=signed), n), x.type)
 
-    old, result = x.modify(0, compute)
+    old, result = x.modify(0, lambda a: by(a, count))
     if not x.status_live:
         return
-    one_less = b.trunc(op(b.resize(old, wide, signed=signed), b.sub(moving, 1) if count is None else count - 1), x.type)  # type: ignore[operator]
-    if count is None:
-        select_status(x, b.setcond(Cond.NE, moving, 0), family, result, one_less)
+    one_less = by(old, b.sub(count, 1))
+    if fixed is None:
+        select_status(x, b.setcond(Cond.NE, count, 0), family, result, one_less)
     else:
         set_status(x, family, result, one_less)
 
@@ -97,11 +114,9 @@ def _double(x: X86Insn, *, left: bool) -> None:
     """Operand 0 shifted, operand 1 coming in. 16-bit counts above 16 (undefined) bring operand 0 in again."""
     b = x.b
     width = 8 * x.size
-    fixed = fixed_count(x)
-    if fixed == 0:
-        if x.size == 4 and not x.is_mem(0):
-            x.write(0, x.read(0))
+    if _moves_nothing(x):
         return
+    fixed = fixed_count(x)
     filler = x.read(1)
     count = b.resize(_cl(x), I64) if fixed is None else Const(I64, fixed)
 
@@ -158,12 +173,10 @@ def _msb(x: X86Insn, value: Operand) -> Operand:
 
 def _rotate(x: X86Insn, op: Callable[[Value, Value], Operand], *, left: bool) -> None:
     b = x.b
-    fixed = fixed_count(x)
-    if fixed == 0:
-        if x.size == 4 and not x.is_mem(0):
-            x.write(0, x.read(0))
+    if _moves_nothing(x):
         return
-    count: Operand = Const(x.type, fixed & x.type.mask) if fixed is not None else b.resize(_cl(x), x.type)
+    fixed = _immediate_count(x, x.type)
+    count: Operand = fixed if fixed is not None else b.resize(_cl(x), x.type)
     _, result = x.modify(0, lambda a: op(a, count))
     if not x.status_live:
         return
@@ -195,11 +208,9 @@ def _carry_status(x: X86Insn) -> Status:
 def _rotate_carry(x: X86Insn, *, left: bool) -> None:
     """RCL, RCR: CF and the operand rotate as one number of width + 1 bits."""
     b = x.b
-    fixed = fixed_count(x)
-    if fixed == 0:
-        if x.size == 4 and not x.is_mem(0):
-            x.write(0, x.read(0))
+    if _moves_nothing(x):
         return
+    fixed = fixed_count(x)
     width = 8 * x.size
     wide = I128 if x.size == 8 else I64
     span = width + 1
