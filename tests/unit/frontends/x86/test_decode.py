@@ -66,7 +66,9 @@ def test_names_and_sizes(code: str, mode: int, name: str, opsize: int) -> None:
         ("66e811223344", LONG, "66e8", (0, 0), (2, 4), (0, 0)),
         ("ea112233445566", FLAT32, "ea", (0, 0), (1, 4), (5, 2)),
         ("66ea11223344", FLAT32, "66ea", (0, 0), (2, 2), (4, 2)),
-        ("c1e005", LONG, "c1e005", (0, 0), (2, 1), (0, 0)),
+        ("c1e005", LONG, "c1e0", (0, 0), (2, 1), (0, 0)),
+        ("c1e020", LONG, "c1e020", (0, 0), (2, 1), (0, 0)),
+        ("c1d005", LONG, "c1d005", (0, 0), (2, 1), (0, 0)),
         ("c20090", LONG, "c20090", (0, 0), (1, 2), (0, 0)),
         ("e480", LONG, "e480", (0, 0), (1, 1), (0, 0)),
         ("678b4310", LONG, "678b43", (3, 1), (0, 0), (0, 0)),
@@ -117,7 +119,9 @@ def test_segments() -> None:
 
 
 def test_immediates() -> None:
-    assert key_of("c1e005").operands[1] == ImmShape(1, value=5)
+    assert key_of("c1e005").operands[1] == ImmShape(1)
+    assert key_of("c1e020").operands[1] == ImmShape(1, value=0x20)  # moves nothing: another form
+    assert key_of("48c1e020").operands[1] == ImmShape(1)
     assert key_of("d1e0").operands[1] == ImmShape(4, value=1)
     assert key_of("83c005").operands[1] == ImmShape(1)
     assert key_of("c8100003").operands == (ImmShape(2, value=16), ImmShape(1, value=3))
