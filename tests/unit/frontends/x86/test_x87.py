@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from frontends.x86.helpers.x87 import X87_HELPERS
 from frontends.x86.helpers.x87_host import memory_form, register_form
+from tcg.runtime.native import NATIVE
 
 sys.path.append(str(Path(__file__).parent / "helpers"))
 from x86guest import Guest, P, W
@@ -255,3 +257,9 @@ def test_images_after_instructions(guest: Guest, seed: int) -> None:
     assert [fxsave[4] >> n & 1 for n in range(8)] == [int(ftw >> 2 * n & 3 != 3) for n in range(8)]
     assert b"".join(fxsave[32 + 16 * n : 42 + 16 * n] for n in range(8)) == expected[28:]
     assert guest.get("fpu_top") == 0 and guest.get("fpu_control") == 0x37F  # FNSAVE initialises
+
+
+def test_declared_helpers_exist() -> None:
+    for name, decl in X87_HELPERS.items():
+        native = NATIVE[f"helper_{name}"]
+        assert len(native.args) == 1 + len(decl.args) and (native.returns == "i64") == (decl.ret is not None)
