@@ -38,6 +38,7 @@ from tcg.runtime.layout import (
 from tcg.runtime.lock import tb_lock, tb_unlock
 from tcg.runtime.memory import (
     exported,
+    fence,
     ld32,
     ld64,
     load32_acquire,
@@ -49,7 +50,7 @@ from tcg.runtime.memory import (
     xchg32,
 )
 from tcg.runtime.qht import qht_find
-from tcg.runtime.tlb import entry_gpa, entry_is_local, jc_fill, jump_cache_of, tlb_find, tlb_switch
+from tcg.runtime.tlb import entry_gpa, entry_is_local, jc_drop, jc_fill, jump_cache_of, tlb_find, tlb_switch
 
 _EXIT_REQUEST = ENV.offset("exit_request")
 _EXCEPTION = ENV.offset("exception")
@@ -124,15 +125,29 @@ def translate_block(env: int, pc: int, limit: int, keep: int) -> int:
 
 
 @native
-def second_page_differs(env: int, block: int, pc: int) -> int:
-    """1: a block that goes on into the next page is not what pc leads to now; 2: that page cannot be fetched."""
+def second_page(env: int, block: int, pc: int) -> int:
+    """For a block that goes on into the next page. 0: pc leads to it now, by two global pages; 1: by a local one;
+
+    2: pc leads to something else; 3: that page cannot be fetched, the exception is in env.
+    """
     index = ld32(env + _MMU_INDEX)
     entry = tlb_find(env, (pc & -4096) + 4096, _FETCH, index)
     if entry == 0:
-        return 2
+        return 3
     if entry_gpa(env, entry, index) != ld64(block + _B_GPA2):
+        return 2
+    if entry_is_local(env, entry, index) != 0:
         return 1
     return 0
+
+
+@native
+def remember(jc: int, pc: int, block: int, local: int) -> None:
+    """Enter the block into the jump cache, unless somebody (who may have looked there already) invalidates it now."""
+    jc_fill(jc, pc, ld64(block + _B_CODE), local)
+    fence()
+    if ld32(block + _B_VALID) == 0:
+        jc_drop(jc, pc)
 
 
 @native
@@ -163,25 +178,29 @@ def find_block(env: int) -> int:
         if ld64(entry + _CODE_TAG) & TLB_MMIO == 0:
             block = qht_find(machine, entry_gpa(env, entry, index) | (pc & 4095), pc, mode)
         if block != 0 and ld64(block + _B_GPA2) != -1:
-            differs = second_page_differs(env, block, pc)
-            if differs == 2:
+            second = second_page(env, block, pc)
+            if second == 3:
                 return 0
-            if differs == 1:
+            if second == 1:
+                local = 1
+            if second == 2:
                 tb_lock(machine)
                 invalidate_locked(machine, block)
                 tb_unlock(machine)
                 block = 0
+        fresh = 0
         if block != 0:
             st64(cpu + _QHT_HITS, ld64(cpu + _QHT_HITS) + 1)
         else:
+            fresh = 1
             block = translate_block(env, pc, MAX_INSNS, 1)
             if block == 0:
                 return 0
             last = ld64(cpu + _LAST_EXIT)  # 0 if the buffer was flushed
-        if ld32(block + _B_VALID) != 0 and ld64(cpu + _TRACE) & _TRACE_ENTRIES == 0:
-            if ld64(block + _B_GPA2) != -1:
-                local = 1
-            jc_fill(jc, pc, ld64(block + _B_CODE), local)
+        # A fresh block of two pages waits for its first look-up, which knows whether the second page is global.
+        whole = fresh == 0 or ld64(block + _B_GPA2) == -1
+        if whole and ld32(block + _B_VALID) != 0 and ld64(cpu + _TRACE) & _TRACE_ENTRIES == 0:
+            remember(jc, pc, block, local)
     if last != 0 and ld64(cpu + _TRACE) & _TRACE_UNCHAINED == 0:
         tb_lock(machine)
         if ld64(block + _B_GPA2) == -1:

@@ -193,6 +193,14 @@ def jc_fill(jc: int, pc: int, code: int, local: int) -> None:
     st64(at, pc)
 
 
+@native
+def jc_drop(jc: int, pc: int) -> None:
+    """Forget pc."""
+    at = ld64(jc + _JC_TABLE) + ((pc ^ lsr(pc, JC_BITS)) & (JC_ENTRIES - 1)) * _JC_ENTRY_SIZE
+    if ld64(at) == pc:
+        st64(at, -1)
+
+
 @exported
 def tlb_switch(env: int, context: int, mmu_index: int) -> None:
     """Make (context, mmu_index) and env.mode current: the TLB and jump cache that JIT code sees."""
