@@ -61,6 +61,10 @@ _COUNT_IS_HOLE = frozenset(("shl", "sal", "shr", "sar", "rol", "ror"))
 _SHIFTS = frozenset(("rcl", "rcr", "shld", "shrd", "rorx"))
 # Immediates that choose the IR rather than enter it, besides shift counts: every SSE imm8, and these.
 _IMM_IN_FORM = frozenset(("enter", "int", "ret", "retf", "retfq", "in", "out", "aam", "aad"))
+# Instructions for which `[base]` is worth a form beside `[base+disp]`; the others add a displacement of 0.
+_NO_DISP_FORM = frozenset(
+    ("mov", "movzx", "cmp", "test", "add", "movaps", "movups", "movdqa", "movdqu", *_STRING.values())
+)
 # Instructions for which two equal register operands are worth (or need) a form of their own.
 _SAME = frozenset(
     ("xor", "sub", "sbb", "and", "or", "test", "cmp", "pxor", "xorps", "xorpd", "pcmpeqb", "pcmpeqw", "pcmpeqd")
@@ -187,7 +191,8 @@ def _digest(insn: capstone.CsInsn, mode: int) -> Decoded:
             index = slot(_REGISTERS[mem.index][2]) if mem.index and mem.index in _REGISTERS else -1
             mem_size = operand.size
             shapes.append(
-                MemShape(operand.size, base, index, mem.scale if index >= 0 else 1, disp_size > 0, relative,
+                MemShape(operand.size, base, index, mem.scale if index >= 0 else 1,
+                         disp_size > 0 or index >= 0 or (base >= 0 and name not in _NO_DISP_FORM), relative,
                          seg if needs_base else -1, insn.addr_size)
             )  # fmt: skip
         elif operand.type == cx.X86_OP_IMM:

@@ -118,7 +118,7 @@ def hole_values(pattern: Pattern, code: bytes, pc: int) -> dict[str, int]:
         at, size = place
         return int.from_bytes(code[at : at + size], "little", signed=True)
 
-    values = {"pc": pc, "next_pc": next_pc}
+    values = {"pc": pc, "next_pc": next_pc, "disp": 0}
     if pattern.disp[1]:
         disp = signed(pattern.disp)
         values["disp"] = (next_pc + disp) & mask if pattern.disp_pc_relative else disp
