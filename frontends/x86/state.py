@@ -104,6 +104,7 @@ STATE = ENV.extend(
     field("mem_error", 8, "scratch of system helpers: vector of a failed implicit access"),
     field("context", 4, "current TLB context: slot of context_tag"),
     field("context_clock", 4, "LRU clock of context_age"),
+    field("low_globals", 4, "nonzero: a global page below 2^63 may be cached (INVLPG there concerns every context)"),
     field("context_tag", 4, "PCID + 1 of each TLB context, 0: free", count=16),
     field("context_age", 4, "context_clock when last switched to", count=16),
     # FPU: physical registers; ST(i) is fpregs[(fpu_top + i) & 7]. MMn is the low half of fpregs[n].

@@ -62,6 +62,7 @@ from frontends.x86.helpers.env import (
     FL_VM,
     HALTED,
     INT_SHADOW,
+    LOW_GLOBALS,
     MMU_INDEX,
     MONITOR_GPA,
     NM,
@@ -141,6 +142,7 @@ def use_context(env: int, context: int) -> None:
 def reset_contexts(env: int) -> None:
     """After a change that no cached translation survives: everything empty, the current PCID in context 0."""
     tlb_flush_all(env)
+    st32(env + LOW_GLOBALS, 0)
     for n in range(N_CONTEXTS):
         st32(env + CONTEXT_TAG + 4 * n, 0)
     pcid = 0
@@ -303,12 +305,15 @@ def helper_x86_lmsw(env: int, value: int) -> None:
 
 @exported
 def helper_x86_invlpg(env: int, gva: int) -> None:
-    """INVLPG: the page in the current PCID, global pages in all: dropped from every context."""
+    """INVLPG: the page in the current PCID; where it may be global, in every context (SDM vol. 3, 4.10.4.1)."""
     if not require_cpl0(env):
         return
     if in_code64(env) and not canonical(gva):
         return
-    tlb_flush_page_all(env, gva)
+    if gva < 0 or ld32(env + LOW_GLOBALS):
+        tlb_flush_page_all(env, gva)
+    else:
+        tlb_flush_page(env, ld32(env + CONTEXT), gva)
 
 
 @exported

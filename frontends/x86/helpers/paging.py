@@ -31,6 +31,7 @@ from frontends.x86.helpers.env import (
     EXIT_REASON,
     FAULT_GVA,
     GP,
+    LOW_GLOBALS,
     MMU_KERNEL,
     MMU_USER,
     PF,
@@ -148,6 +149,16 @@ def page_prot(env: int, rights: int, mmu_idx: int) -> int:
 
 
 @native
+def global_flag(env: int, gva: int, leaf: int) -> int:
+    """TLB_GLOBAL for a leaf entry that is global; notes whether one is in the lower half (see helper_x86_invlpg)."""
+    if not leaf & PTE_G or not ld64(env + CR4) & CR4_PGE:
+        return 0
+    if gva >= 0:
+        st32(env + LOW_GLOBALS, 1)
+    return TLB_GLOBAL
+
+
+@native
 def walk_long(env: int, gva: int, access: int, mmu_idx: int, long: int) -> int:
     """4-level (long = 1) or PAE walk; 0 done, 1 fault, 2 somebody changed an entry: walk again."""
     no_nx = 0
@@ -218,8 +229,7 @@ def walk_long(env: int, gva: int, access: int, mmu_idx: int, long: int) -> int:
         return 2
     if not (entry | bits) & PTE_D:
         prot &= ~PROT_WRITE
-    if entry & PTE_G and ld64(env + CR4) & CR4_PGE:
-        prot |= TLB_GLOBAL
+    prot |= global_flag(env, gva, entry)
     size = shl(1, shift)
     return walk_done(env, (entry & ADDRESS & -size) | (gva & (size - 1)), prot, size)
 
@@ -245,8 +255,7 @@ def walk_legacy(env: int, gva: int, access: int, mmu_idx: int) -> int:
             return 2
         if not (pde | bits) & PTE_D:
             prot &= ~PROT_WRITE
-        if pde & PTE_G and ld64(env + CR4) & CR4_PGE:
-            prot |= TLB_GLOBAL
+        prot |= global_flag(env, gva, pde)
         gpa = (pde & 0xFFC00000) | ((pde >> 13) & 0xFF) << 32 | (gva & 0x3FFFFF)
         return walk_done(env, gpa, prot, 1 << 22)
     pte_gpa = (pde & 0xFFFFF000) + ((gva >> 12) & 1023) * 4
@@ -262,8 +271,7 @@ def walk_legacy(env: int, gva: int, access: int, mmu_idx: int) -> int:
         return 2
     if not (pte | bits) & PTE_D:
         prot &= ~PROT_WRITE
-    if pte & PTE_G and ld64(env + CR4) & CR4_PGE:
-        prot |= TLB_GLOBAL
+    prot |= global_flag(env, gva, pte)
     return walk_done(env, (pte & 0xFFFFF000) | (gva & 0xFFF), prot, 1 << 12)
 
 

@@ -3,7 +3,7 @@
 import struct
 
 import pytest
-from x86guest import CODE32, CODE64_USER, DATA_USER, Fault, Guest, P, U, W
+from x86guest import CODE32, CODE64_USER, DATA_USER, Fault, G, Guest, P, U, W
 
 from frontends.x86 import cpuid
 from frontends.x86.helpers.control import READ_CR8, WRITE_CR8
@@ -233,6 +233,22 @@ def test_invlpg(guest: Guest) -> None:
     assert probe(guest, GVA) == 0x5000
     guest.helper("invlpg", GVA + 0x123)
     assert probe(guest, GVA) == 0x6000
+
+
+@pytest.mark.parametrize("gva", [GVA, 0x7000_0000_0000])
+@pytest.mark.parametrize("flags", [P | W, P | W | G])
+def test_invlpg_reaches_global_pages_of_other_pcids(guest: Guest, gva: int, flags: int) -> None:
+    guest.helper("write_cr", 4, guest.get("cr4") | 1 << 17)
+    at = guest.map(gva, 0x5000, flags)
+    for pcid in (1, 2):
+        guest.helper("write_cr", 3, guest.root | pcid)
+        assert probe(guest, gva) == 0x5000
+    guest.write64(at, 0x6000 | flags)
+    guest.helper("invlpg", gva)
+    assert probe(guest, gva) == 0x6000
+    guest.helper("write_cr", 3, guest.root | 1 | 1 << 63)
+    if flags & G:
+        assert probe(guest, gva) == 0x6000
 
 
 # --- halting
