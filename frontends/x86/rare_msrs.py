@@ -1,4 +1,4 @@
-"""Model-specific registers that only hold what was written, with their reset values (AMD APM volume 2, appendix A; BKDG).
+"""MSRs that only hold what was written, and their reset values (AMD APM volume 2, appendix A; BKDG).
 
 Native code holds those that mean something (`helpers.msr`); these are answered through the callback. Any other number
 raises #GP, as the book says, and is counted; QEMU reads zero there.

@@ -1,8 +1,8 @@
 """A whole guest block as one piece of IR, with every operand concrete: the input of a hot block's stencil.
 
 The same instruction functions that make stencils with holes run here with constants, one after the other, so that the
-optimizer and LLVM see across instructions. A block that branches back to its own start becomes a loop: `exit_request` is
-tested at each turn, as the block head does.
+optimizer and LLVM see across instructions. A block that branches back to its own start becomes a loop: `exit_request`
+is tested at each turn, as the block head does.
 """
 
 from collections.abc import Sequence

@@ -114,8 +114,8 @@ def _stencil_lines(stencil: Stencil) -> list[str]:
         lines.append(f"  {title}")
         for insn in handle.disasm(stencil.code[low:high], low):
             notes = [_reloc_note(relocs[at]) for at in range(insn.address, insn.address + insn.size) if at in relocs]
-            lines.append(f"    {insn.address:04x}  {bytes(insn.bytes).hex(' '):<30} {insn.mnemonic} {insn.op_str}".rstrip()
-                         + (f"    ; {', '.join(notes)}" if notes else ""))  # fmt: skip
+            line = f"    {insn.address:04x}  {bytes(insn.bytes).hex(' '):<30} {insn.mnemonic} {insn.op_str}".rstrip()
+            lines.append(line + (f"    ; {', '.join(notes)}" if notes else ""))
     return lines
 
 

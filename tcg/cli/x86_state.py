@@ -9,8 +9,8 @@ _SEGMENTS = (
     (Seg.LDTR, "ldtr"), (Seg.TR, "tr"),
 )  # fmt: skip
 _RESET = {
-    "pat": 0x0007040600070406, "xcr0": 1, "mxcsr": 0x1F80, "host_mxcsr": 0x1F80, "fpu_control": 0x37F, "host_fcw": 0x37F,
-    "misc_enable": 1, "mtrr_def_type": 0xC06, "df": 1, "cc_op": 1,
+    "pat": 0x0007040600070406, "xcr0": 1, "mxcsr": 0x1F80, "host_mxcsr": 0x1F80, "fpu_control": 0x37F,
+    "host_fcw": 0x37F, "misc_enable": 1, "mtrr_def_type": 0xC06, "df": 1, "cc_op": 1,
 }  # fmt: skip
 
 

@@ -1,8 +1,8 @@
 """The translation tables on disk: forms, patterns and stencils that earlier runs have made.
 
-One file a guest and set of announced features, keyed by a hash of the sources that made it, LLVM and the host CPU. A file
-that is damaged, truncated or of another key is ignored and replaced at the end of the run; a disk that takes no file costs
-the next start a translation, nothing else.
+One file a guest and set of announced features, keyed by a hash of the sources that made it, LLVM and the host CPU. A
+file that is damaged, truncated or of another key is ignored and replaced at the end of the run; a disk that takes no
+file costs the next start a translation, nothing else.
 """
 
 import hashlib

@@ -92,7 +92,7 @@ class Pattern:
 
 
 class RelocKind(IntEnum):
-    """How a value is written: ABS64 8 bytes, ABS32 4 bytes (value fits, signed or not), REL32 value - place, ABS8, ABS16."""
+    """How a value is written: ABS8 to ABS64 its low bytes (ABS32: it fits, signed or not), REL32 value - place."""
 
     ABS64 = 0
     ABS32 = 1

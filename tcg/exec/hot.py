@@ -2,8 +2,8 @@
 
 A thread of the main process asks the vCPU for a sample every INTERVAL seconds (see tcg.runtime.hot); a block seen
 THRESHOLD times goes to the worker process, which emits, optimizes and compiles it (LLVM and the frontend would hold the
-GIL and llvmlite's lock here), and comes back as one stencil. The block's bytes are compared again before it is installed;
-a block that has been invalidated meanwhile is dropped.
+GIL and llvmlite's lock here), and comes back as one stencil. The block's bytes are compared again before it is
+installed; a block that has been invalidated meanwhile is dropped.
 
 Nothing here is needed for correctness: without a worker (`-accel tcg,hot-blocks=off`, or one that died) the blocks laid
 from instruction stencils go on running.
@@ -92,7 +92,7 @@ class HotBlocks:
         if worker is not None:
             worker.kill()
 
-    # --- sampling --------------------------------------------------------------------------------------------------------
+    # --- sampling -----------------------------------------------------------------------------------------------------
     def _run(self) -> None:
         request = self._machine.runtime.function("hot_request", 1)
         env = self._vcpu.env.address
@@ -130,7 +130,7 @@ class HotBlocks:
         generation = self._machine.view.get("generation")
         return Job(record, generation, block.get("pc"), block.get("mode"), code, block.get("insns"))
 
-    # --- the worker --------------------------------------------------------------------------------------------------------
+    # --- the worker ---------------------------------------------------------------------------------------------------
     def _submit(self, job: Job) -> None:
         if self._worker is None:
             if self._stop.is_set():

@@ -1,8 +1,8 @@
 """One vCPU: its native structs, the callbacks that native code makes, the thread's outer loop.
 
 `run` is the body of the vCPU's host thread: it stays in `cpu_exec` (no GIL) until native code returns for a reason that
-concerns Python: halted, stop requested, shutdown, host error. Requests from other threads (interrupts, stop) are an atomic
-OR into env.interrupt_request, a store to env.exit_request, and a wake-up if the vCPU is halted.
+concerns Python: halted, stop requested, shutdown, host error. Requests from other threads (interrupts, stop) are an
+atomic OR into env.interrupt_request, a store to env.exit_request, and a wake-up if the vCPU is halted.
 
 Locks: callbacks that touch devices are the handlers' business (they take the machine lock); translation callbacks are
 made with tb_lock held by native code.
@@ -76,7 +76,7 @@ class VCpu:
         self._request = runtime.function("cpu_request", 2)
         self._exec = runtime.function("cpu_exec", 1)
 
-    # --- native code calls in ------------------------------------------------------------------------------------------
+    # --- native code calls in -----------------------------------------------------------------------------------------
     def _called(self, kind: int, _env: int, a: int, b: int, c: int) -> int:
         try:
             return self.handlers[kind](a, b, c)
@@ -88,7 +88,7 @@ class VCpu:
             self.request(Interrupt.STOP)
             return 0
 
-    # --- requests from any thread --------------------------------------------------------------------------------------
+    # --- requests from any thread -------------------------------------------------------------------------------------
     def request(self, bits: int) -> None:
         """Set bits of Interrupt; the vCPU sees them within one block, or wakes up."""
         self._request(self.env.address, bits)
@@ -100,7 +100,7 @@ class VCpu:
         """Clear bits of Interrupt that are not wanted any more."""
         self.machine.runtime.call("cpu_withdraw", self.env.address, bits)
 
-    # --- the vCPU's thread -----------------------------------------------------------------------------------------------
+    # --- the vCPU's thread --------------------------------------------------------------------------------------------
     def run(self) -> StopCause:
         """Execute until something stops the vCPU."""
         while True:

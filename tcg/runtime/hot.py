@@ -1,9 +1,9 @@
 """Hot blocks: which blocks a sampler found running, and the exchange of one for a better compiled one.
 
 A sampler sets env.exit_request without any request bit; the vCPU leaves at the next block head, and the exec loop notes
-the block it is about to enter again in a ring (CPU.samples). `hot_install` lays a stencil of the whole block and puts a new
-Block record in the old one's place, under tb_lock, from any thread: the vCPU may be running the old code, whose bytes
-stay until the next flush.
+the block it is about to enter again in a ring (CPU.samples). `hot_install` lays a stencil of the whole block and puts a
+new Block record in the old one's place, under tb_lock, from any thread: the vCPU may be running the old code, whose
+bytes stay until the next flush.
 """
 
 from tcg.runtime.assemble import BLOCK_LINK, lay
@@ -70,7 +70,8 @@ def hot_note(cpu: int, block: int) -> None:
 def hot_install(env: int, old: int, generation: int, stencil: int, last: int, hva: int, pattern: int, form: int) -> int:
     """Replace `old` by a block made of stencil number `stencil`; 1, or 0 when the old one is not valid any more.
 
-    last: offset of the last instruction's bytes in the block, at hva; pattern, form: where its records are in their tables.
+    last: offset of the last instruction's bytes in the block, at hva; pattern, form: where its records are in their
+    tables.
     """
     cpu = ld64(env + _ENV_CPU)
     machine = ld64(cpu + _MACHINE)
