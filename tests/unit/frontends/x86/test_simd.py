@@ -32,7 +32,7 @@ class Machine:
 
     def form(self, code: bytes, mode: int = MODE64) -> tuple[Form, dict[str, int]]:
         pattern = self.frontend.decode(code.ljust(15, b"\x90"), 0x1000, mode)
-        holes = {"pc": 0x1000, "next_pc": 0x1000 + pattern.length}
+        holes = {"pc": 0x1000, "next_pc": 0x1000 + pattern.length, "disp": 0}
         holes |= {HoleSlot(HoleSlot.R0 + i).name.lower(): value for i, value in enumerate(pattern.regs)}
         return pattern.form, holes
 
