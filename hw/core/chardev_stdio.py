@@ -105,6 +105,7 @@ class MuxPort(NullChardev):
     def __init__(self, mux: Mux) -> None:
         super().__init__()
         self._mux = mux
+        self.on_focus: Callable[[], None] = lambda: None
 
     @property
     def congested(self) -> bool:
@@ -186,6 +187,7 @@ class Mux:
                 self._pending.clear()
                 if len(self.ports) > 1:
                     self._focus = (self._focus + 1) % len(self.ports)
+                    self.focus.on_focus()
             case _:
                 pass
 

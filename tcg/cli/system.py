@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType
@@ -44,10 +45,11 @@ from tcg.runtime.layout import Interrupt
 
 @dataclass(slots=True)
 class Ending:
-    """How the run ends: exit status, and whether the guest asked for a reset instead."""
+    """How the run ends: exit status, whether it is over, and whether the guest asked for a reset instead."""
 
     status: int = 0
     reset: bool = False
+    over: bool = False
 
 
 class CpuLines:
@@ -82,6 +84,10 @@ class System:
     def __init__(self, config: RunConfig) -> None:
         self.config = config
         self.ending = Ending()
+        self.paused = False
+        self._work: deque[Callable[[], None]] = deque()
+        self._looks = 0
+        self._looked_at = threading.Condition()
         model = parse_cpu(",".join((config.cpu, *config.cpu_flags)))
         memory_map = q35_memory_map(config.ram_size)
         try:
@@ -100,7 +106,7 @@ class System:
         self.board = Q35(
             Q35Config(
                 rtc=_rtc(config),
-                debug_exits=(DebugExitConfig(config.debug_exit.iobase, config.debug_exit.iosize),) if config.debug_exit else (),
+                debug_exits=_debug_exits(config),
             ),
             clock=self.clock, ram=self.ram.view, cpus=[self.lines], serial=self.chardevs, log=self.log, lock=self.lock,
             timers=self.timers,
@@ -127,7 +133,7 @@ class System:
                 self.loop.add_chardev(chardev)
                 self._attach_monitor(chardev)
 
-    # --- construction --------------------------------------------------------------------------------------------------
+    # --- construction
     def _serial_specs(self) -> tuple[str, ...]:
         if self.config.serial:
             return self.config.serial
@@ -164,44 +170,95 @@ class System:
             (r.gpa, r.size, hva + r.ram_offset, r.kind.name == "ROM") for r in view if r.kind.name in ("RAM", "ROM")
         )
 
-    # --- what ends a run -----------------------------------------------------------------------------------------------
+    # --- what ends, stops or resets a run
     def _on_shutdown(self, cause: str, code: int | None) -> None:
         self.ending.status = code if code is not None else 0
-        if cause != "debug-exit" and not self.config.shutdown:
-            return
-        self.engine.vcpu.request(Interrupt.STOP)
+        self._end(stays=cause != "debug-exit" and not self.config.shutdown)
 
     def _on_reset(self, cause: str) -> None:
         if self.config.reboot:
             self.ending.reset = True
-        self.engine.vcpu.request(Interrupt.STOP)
+            self._interrupt()
+        else:
+            self._end(stays=not self.config.shutdown)
+
+    def _end(self, *, stays: bool) -> None:
+        """The machine is off; with -no-shutdown it stays, stopped, for the monitor."""
+        if stays:
+            self.pause()
+        else:
+            self.ending.over = True
+        self._interrupt()
 
     def quit(self, status: int = 0) -> None:
-        """Stop now. From any thread and from signal handlers."""
-        self.ending = Ending(status)
+        """End the run now. From any thread and from signal handlers."""
+        self.ending = Ending(status, over=True)
+        self._interrupt()
+
+    def pause(self) -> None:
+        """Stop the vCPU and the machine's time; what is queued for the vCPU's thread still runs."""
+        self.paused = True
+        self._interrupt()
+
+    def resume(self) -> None:
+        self.paused = False
+        self._interrupt()
+
+    def on_vcpu(self, work: Callable[[], None]) -> None:
+        """Run `work` on the vCPU's thread between two blocks, under the machine lock. From any thread."""
+        self._work.append(work)
+        self._interrupt()
+
+    def _interrupt(self) -> None:
+        """Let the vCPU's thread look at everything again."""
         self.engine.vcpu.request(Interrupt.STOP)
+        with self._looked_at:
+            self._looks += 1
+            self._looked_at.notify_all()
 
     def _run_vcpu(self) -> None:
-        """The vCPU thread's body: runs, resets, until the machine ends."""
+        """The vCPU thread's body: runs, resets, stops and goes on, until the machine ends."""
         try:
-            while True:
+            while not self.ending.over:
                 cause = self.engine.vcpu.run()
                 if cause is StopCause.HOST_ERROR:
                     self.engine.report_error()
                     self.ending.status = 1
                     return
-                if cause is StopCause.SHUTDOWN and self.config.reboot:
-                    self.ending.reset = True
-                if not self.ending.reset:
-                    return
-                self.ending.reset = False
-                self._reset()
+                if cause is StopCause.SHUTDOWN:
+                    self._on_reset("triple-fault")
+                self._stopped()
         except BaseException as error:
             self.engine.vcpu.error = error
             self.engine.report_error()
             self.ending.status = 1
         finally:
             self.loop.stop()
+
+    def _stopped(self) -> None:
+        """The vCPU is between two blocks: do what is wanted of it there, and stay while the machine is paused."""
+        frozen_at: int | None = None
+        while not self.ending.over:
+            seen = self._looks
+            while self._work:
+                with self.lock:
+                    self._work.popleft()()
+            if self.ending.reset:
+                self.ending.reset = False
+                self._reset()
+            if not self.paused or self.ending.over:
+                break
+            if frozen_at is None:
+                frozen_at = self.engine.machine.runtime.call("host_tsc")
+                self.clock.pause()
+            with self._looked_at:
+                while self._looks == seen:
+                    self._looked_at.wait()
+        if frozen_at is not None:
+            self.clock.resume()
+            env = self.engine.vcpu.env
+            passed = self.engine.machine.runtime.call("host_tsc") - frozen_at
+            env.set("tsc_offset", env.get("tsc_offset") - passed)
 
     def _reset(self) -> None:
         with self.lock:
@@ -235,6 +292,11 @@ class System:
             if chardev is not None:
                 chardev.close()
         self.engine.close()
+
+
+def _debug_exits(config: RunConfig) -> tuple[DebugExitConfig, ...]:
+    device = config.debug_exit
+    return (DebugExitConfig(device.iobase, device.iosize),) if device else ()
 
 
 def _rtc(config: RunConfig) -> RtcConfig:

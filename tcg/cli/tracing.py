@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import capstone
 
 from frontends.x86.state import Mode, Seg
+from tcg.cli.disassemble import disassemble
 from tcg.cli.options import OptionError
 from tcg.cli.x86_dump import dump
 from tcg.exec.forms import Form, Variant
@@ -241,17 +242,3 @@ class Tracing:
             )
             self._events += 1
         return 0
-
-
-def disassemble(handle: capstone.Cs, code: bytes, address: int) -> list[Line]:
-    """Every byte of `code`; what is no instruction is shown as one byte of data."""
-    lines: list[Line] = []
-    at = 0
-    while at < len(code):
-        for insn in handle.disasm(code[at:], address + at):
-            lines.append((insn.address, bytes(insn.bytes), f"{insn.mnemonic:<8} {insn.op_str}"))
-            at += insn.size
-        if at < len(code):
-            lines.append((address + at, code[at : at + 1], f"{'.byte':<8} 0x{code[at]:02x}"))
-            at += 1
-    return lines

@@ -82,9 +82,11 @@ def _status(env: View, digits: int) -> str:
 
 
 def _segment(env: View, name: str, seg: Seg, digits: int) -> str:
-    attr = SegAttr(env.get("seg_attr", seg) & 0x00FFFF00)
+    attr = SegAttr(env.get("seg_attr", seg) & 0x00F0FF00)
     selector, limit = env.get("seg_selector", seg), env.get("seg_limit", seg)
-    line = f"{name:<3}={selector:04x} {_hex(env, 'seg_base', digits, seg)} {limit:08x} {int(attr):08x}"
+    # The last column is the descriptor's high doubleword, with the limit's upper bits where they stand in it.
+    word = int(attr) | (limit >> 12 if attr & SegAttr.G else limit) & 0xF0000
+    line = f"{name:<3}={selector:04x} {_hex(env, 'seg_base', digits, seg)} {limit:08x} {word:08x}"
     if not env.get("mode") & Mode.PROTECTED or not attr & SegAttr.P:
         return line
     return f"{line} DPL={int(attr) >> 13 & 3} {_kind(attr, long_mode=bool(env.get('efer') & _LMA))}"
