@@ -1,24 +1,9 @@
-"""Control and debug registers, TLB contexts, flag instructions, halting (SDM volume 3, 2.5, 4.10, 17.2; volume 2).
+"""Control and debug registers (SDM volume 3, 2.5 and 17.2; volume 2, MOV to and from control registers)."""
 
-TLB contexts: with CR4.PCIDE each PCID in use has one of the run-time's contexts (context_tag: PCID + 1), the least
-recently used one is taken over when all are in use. Without PCIDE everything is context 0.
-"""
-
-from frontends.x86.helpers.access import (
-    failed,
-    leave_block,
-    raise_exception,
-    raise_gp,
-    raise_ud,
-    require_cpl0,
-)
+from frontends.x86.helpers.access import raise_gp, raise_ud, require_cpl0
+from frontends.x86.helpers.contexts import reset_contexts, switch_address_space
 from frontends.x86.helpers.env import (
     AT_L,
-    CONTEXT,
-    CONTEXT_AGE,
-    CONTEXT_CLOCK,
-    CONTEXT_TAG,
-    CPL,
     CR0,
     CR0_AM,
     CR0_CD,
@@ -53,40 +38,15 @@ from frontends.x86.helpers.env import (
     EFER,
     EFER_LMA,
     EFER_LME,
-    EFLAGS,
-    FL_AC,
-    FL_IF,
-    FL_RF,
-    FL_VIF,
-    FL_VIP,
-    FL_VM,
-    HALTED,
-    INT_SHADOW,
-    LOW_GLOBALS,
-    MMU_INDEX,
-    MONITOR_GPA,
-    NM,
-    PC,
     PHYS_MASK,
-    REASON_HALT,
     SEG_ATTR,
 )
-from frontends.x86.helpers.flags import read_rflags, write_rflags
-from frontends.x86.helpers.mode import check_interrupts, x86_update_mode
+from frontends.x86.helpers.mode import x86_update_mode
 from frontends.x86.helpers.paging import PTE_P, RESERVED_HIGH, read_entry64
-from frontends.x86.helpers.runtime import (
-    ask,
-    load_as,
-    tlb_flush_all,
-    tlb_flush_context,
-    tlb_flush_page,
-    tlb_flush_page_all,
-    tlb_switch,
-)
-from frontends.x86.helpers.segments import canonical, in_code64, long_mode
-from frontends.x86.helpers.transfers import flags_mask
-from tcg.runtime.layout import N_CONTEXTS, Callback
-from tcg.runtime.memory import exported, ld32, ld64, lsr, native, st32, st64
+from frontends.x86.helpers.runtime import ask
+from frontends.x86.helpers.segments import in_code64, long_mode
+from tcg.runtime.layout import Callback
+from tcg.runtime.memory import exported, ld32, ld64, lsr, native, st64
 
 CR0_BITS = (
     CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG
@@ -96,81 +56,6 @@ CR4_ALLOWED = CR4_BASE | CR4_FSGSBASE | CR4_PCIDE | CR4_OSXSAVE | CR4_SMEP | CR4
 CR4_FLUSHES = CR4_PSE | CR4_PAE | CR4_PGE | CR4_PCIDE | CR4_SMEP | CR4_SMAP
 CR3_NO_FLUSH = -(1 << 63)
 READ_CR8, WRITE_CR8 = int(Callback.GUEST), int(Callback.GUEST) + 1
-
-
-# --- TLB contexts -----------------------------------------------------------------------------------------------------
-@native
-def find_context(env: int, pcid: int) -> int:
-    """The context that holds `pcid`, or -1."""
-    for n in range(N_CONTEXTS):
-        if ld32(env + CONTEXT_TAG + 4 * n) == pcid + 1:
-            return n
-    return -1
-
-
-@native
-def take_context(env: int, pcid: int) -> int:
-    """An empty context for `pcid`: a free one, or the least recently used."""
-    best = 0
-    age = ld32(env + CONTEXT_AGE)
-    for n in range(N_CONTEXTS):
-        if ld32(env + CONTEXT_TAG + 4 * n) == 0:
-            best = n
-            break
-        if ld32(env + CONTEXT_AGE + 4 * n) < age:
-            best = n
-            age = ld32(env + CONTEXT_AGE + 4 * n)
-    tlb_flush_context(env, best, 0)
-    st32(env + CONTEXT_TAG + 4 * best, pcid + 1)
-    return best
-
-
-@native
-def use_context(env: int, context: int) -> None:
-    clock = ld32(env + CONTEXT_CLOCK) + 1
-    if clock > 0x7FFFFFFF:
-        clock = 1
-        for n in range(N_CONTEXTS):
-            st32(env + CONTEXT_AGE + 4 * n, 0)
-    st32(env + CONTEXT_CLOCK, clock)
-    st32(env + CONTEXT_AGE + 4 * context, clock)
-    st32(env + CONTEXT, context)
-    tlb_switch(env, context, ld32(env + MMU_INDEX))
-
-
-@native
-def reset_contexts(env: int) -> None:
-    """After a change that no cached translation survives: everything empty, the current PCID in context 0."""
-    tlb_flush_all(env)
-    st32(env + LOW_GLOBALS, 0)
-    for n in range(N_CONTEXTS):
-        st32(env + CONTEXT_TAG + 4 * n, 0)
-    pcid = 0
-    if ld64(env + CR4) & CR4_PCIDE:
-        pcid = ld64(env + CR3) & 0xFFF
-    st32(env + CONTEXT_TAG, pcid + 1)
-    use_context(env, 0)
-
-
-@exported
-def x86_reset_contexts(env: int) -> None:
-    """For the machine: the state in env has been set from outside."""
-    reset_contexts(env)
-
-
-@native
-def switch_address_space(env: int, flush: int) -> None:
-    """CR3 has been written; `flush` unless bit 63 of the operand asked to keep what the PCID has cached."""
-    if not ld64(env + CR4) & CR4_PCIDE:
-        tlb_flush_context(env, ld32(env + CONTEXT), 1)
-        return
-    pcid = ld64(env + CR3) & 0xFFF
-    context = find_context(env, pcid)
-    if context == -1:
-        context = take_context(env, pcid)
-    elif flush:
-        tlb_flush_context(env, context, 1)
-    use_context(env, context)
 
 
 # --- control registers ------------------------------------------------------------------------------------------------
@@ -304,56 +189,6 @@ def helper_x86_lmsw(env: int, value: int) -> None:
 
 
 @exported
-def helper_x86_invlpg(env: int, gva: int) -> None:
-    """INVLPG: the page in the current PCID; where it may be global, in every context (SDM vol. 3, 4.10.4.1)."""
-    if not require_cpl0(env):
-        return
-    if in_code64(env) and not canonical(gva):
-        return
-    if gva < 0 or ld32(env + LOW_GLOBALS):
-        tlb_flush_page_all(env, gva)
-    else:
-        tlb_flush_page(env, ld32(env + CONTEXT), gva)
-
-
-@exported
-def helper_x86_invpcid(env: int, kind: int, gva: int) -> None:
-    """INVPCID: 0 one address, 1 one PCID, 2 all, 3 all but global (SDM vol. 2)."""
-    if not require_cpl0(env):
-        return
-    index = ld32(env + MMU_INDEX)
-    low = load_as(env, gva, 8, index)
-    if failed(env):
-        return
-    address = load_as(env, gva + 8, 8, index)
-    if failed(env):
-        return
-    pcid = low & 0xFFF
-    bad = lsr(kind, 2) != 0 or low & ~0xFFF != 0
-    if kind < 2 and pcid and not ld64(env + CR4) & CR4_PCIDE:
-        bad = True
-    if kind == 0 and not canonical(address):
-        bad = True
-    if bad:
-        raise_gp(env, 0)
-        return
-    if kind >= 2:
-        for n in range(N_CONTEXTS):
-            if ld32(env + CONTEXT_TAG + 4 * n) != 0:
-                tlb_flush_context(env, n, 1 if kind == 3 else 0)
-        return
-    context = ld32(env + CONTEXT)
-    if ld64(env + CR4) & CR4_PCIDE:
-        context = find_context(env, pcid)
-    if context == -1:
-        return
-    if kind == 0:
-        tlb_flush_page(env, context, address)
-    else:
-        tlb_flush_context(env, context, 1)
-
-
-@exported
 def helper_x86_wbinvd(env: int) -> None:
     require_cpl0(env)
 
@@ -395,109 +230,3 @@ def helper_x86_write_dr(env: int, number: int, value: int) -> None:
         else:
             value = (value & 0xFFFF2BFF) | 0x400
     st64(env + DR + 8 * number, value)
-
-
-# --- flags ------------------------------------------------------------------------------------------------------------
-@exported
-def helper_x86_popf(env: int, value: int, size: int) -> None:
-    """POPF with the operand popped: what CPL and IOPL allow is loaded, RF is cleared (SDM vol. 2, POPF)."""
-    mask = flags_mask(env, size)
-    flags = read_rflags(env)
-    write_rflags(env, ((flags & ~mask) | (value & mask)) & ~(FL_RF | FL_VIF | FL_VIP | FL_VM))
-    x86_update_mode(env)
-    check_interrupts(env)
-
-
-@native
-def io_privileged(env: int) -> int:
-    return 1 if ld32(env + CPL) <= (ld32(env + EFLAGS) >> 12) & 3 else 0
-
-
-@exported
-def helper_x86_cli(env: int) -> None:
-    """CLI: #GP(0) above IOPL (no VME, no PVI)."""
-    if io_privileged(env):
-        st32(env + EFLAGS, ld32(env + EFLAGS) & ~FL_IF)
-    else:
-        raise_gp(env, 0)
-
-
-@exported
-def helper_x86_sti(env: int) -> None:
-    """STI: interrupts are held off for one more instruction when IF was clear."""
-    if not io_privileged(env):
-        raise_gp(env, 0)
-        return
-    eflags = ld32(env + EFLAGS)
-    if not eflags & FL_IF:
-        st32(env + EFLAGS, eflags | FL_IF)
-        st32(env + INT_SHADOW, 1)
-    check_interrupts(env)
-
-
-@native
-def set_ac(env: int, value: int) -> None:
-    """CLAC, STAC: #UD outside CPL 0."""
-    if ld32(env + CPL) != 0:
-        raise_ud(env)
-        return
-    st32(env + EFLAGS, (ld32(env + EFLAGS) & ~FL_AC) | value)
-    x86_update_mode(env)
-
-
-@exported
-def helper_x86_clac(env: int) -> None:
-    set_ac(env, 0)
-
-
-@exported
-def helper_x86_stac(env: int) -> None:
-    set_ac(env, FL_AC)
-
-
-# --- halting ----------------------------------------------------------------------------------------------------------
-@native
-def halt(env: int, next_pc: int) -> None:
-    st64(env + PC, next_pc)
-    st32(env + HALTED, 1)
-    st32(env + INT_SHADOW, 0)
-    leave_block(env, REASON_HALT)
-
-
-@exported
-def helper_x86_hlt(env: int, next_pc: int) -> None:
-    if require_cpl0(env):
-        halt(env, next_pc)
-
-
-@exported
-def helper_x86_monitor(env: int, gva: int) -> None:
-    """MONITOR: the hint in ECX must be 0; the address is read, then watched (by waking up at any interrupt)."""
-    if not require_cpl0(env):
-        return
-    load_as(env, gva, 1, ld32(env + MMU_INDEX))
-    if not failed(env):
-        st64(env + MONITOR_GPA, gva)
-
-
-@exported
-def helper_x86_mwait(env: int, next_pc: int) -> None:
-    """MWAIT. NOTE: with one vCPU only an interrupt can end the wait, so it is HLT; SMP needs stores to wake it."""
-    if require_cpl0(env):
-        halt(env, next_pc)
-
-
-@exported
-def helper_x86_check_fpu(env: int, kind: int) -> None:
-    """Before an x87 (0), WAIT (1), MMX (2) or SSE (3) instruction: #NM or #UD by CR0, CR4 (SDM vol. 3, table 2-2)."""
-    cr0 = ld64(env + CR0)
-    if kind == 1:
-        if cr0 & (CR0_MP | CR0_TS) == CR0_MP | CR0_TS:
-            raise_exception(env, NM, 0)
-    elif kind == 0:
-        if cr0 & (CR0_EM | CR0_TS):
-            raise_exception(env, NM, 0)
-    elif cr0 & CR0_EM or (kind == 3 and not ld64(env + CR4) & CR4_OSFXSR):
-        raise_ud(env)
-    elif cr0 & CR0_TS:
-        raise_exception(env, NM, 0)

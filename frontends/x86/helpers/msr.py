@@ -7,7 +7,7 @@ counted.
 
 from frontends.x86.cpuid import LEAF, SUBLEAF_ANY
 from frontends.x86.helpers.access import raise_gp, raise_ud, require_cpl0, unimplemented
-from frontends.x86.helpers.control import reset_contexts
+from frontends.x86.helpers.contexts import reset_contexts
 from frontends.x86.helpers.env import (
     CPL,
     CPUID_COUNT,

@@ -1,8 +1,8 @@
 """Port I/O with its permission checks (SDM volume 1, 19.5), and INS, OUTS."""
 
 from frontends.x86.helpers.access import failed, raise_gp, system_load
-from frontends.x86.helpers.control import io_privileged
 from frontends.x86.helpers.env import AT_P, SEG_ATTR, SEG_BASE, SEG_LIMIT, TR
+from frontends.x86.helpers.privileged import io_privileged
 from frontends.x86.helpers.runtime import ask
 from tcg.runtime.layout import Callback
 from tcg.runtime.memory import exported, ld32, ld64, native
