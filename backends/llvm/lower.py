@@ -10,9 +10,11 @@ import backends.llvm.lower_vector  # noqa: F401
 from backends.llvm.emitter import LLVM_TYPE, LOWER, TBAA_ENV, Emitter, attr, emit_block, lowers
 from tcg.ir.block import Op
 from tcg.ir.types import F32, F64, V128, Cond, Type
+from tcg.runtime.layout import ENV
 
 __all__ = ["LOWER", "emit_block"]
 
+_EXIT_REQUEST = ENV.offset("exit_request")
 _BINARY = {"add": "add", "sub": "sub", "mul": "mul", "and": "and", "or": "or", "xor": "xor"}
 _BINARY |= {"divu": "udiv", "remu": "urem", "divs": "sdiv", "rems": "srem"}
 
@@ -130,7 +132,10 @@ def _select(e: Emitter, op: Op) -> None:
 
 @lowers("ld")
 def _ld(e: Emitter, op: Op) -> None:
-    e.set(op.outs[0], f"load {LLVM_TYPE[op.outs[0].type]}, ptr {e.env_ref(attr(op, 'ref'))}, align 1, {TBAA_ENV}")
+    # Other threads write the word that block heads and loops test: a loop must read it each time.
+    ref = attr(op, "ref")
+    volatile = "volatile " if ref.hole is None and ref.offset == _EXIT_REQUEST else ""
+    e.set(op.outs[0], f"load {volatile}{LLVM_TYPE[op.outs[0].type]}, ptr {e.env_ref(ref)}, align 1, {TBAA_ENV}")
 
 
 @lowers("st")

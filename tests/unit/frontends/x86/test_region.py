@@ -1,0 +1,66 @@
+"""Whole blocks as one piece of IR: the same meaning as their instructions one by one, and loops that can be interrupted."""
+
+import keystone
+import pytest
+
+from backends.llvm.stencils import StencilCompiler
+from frontends.x86.frontend import X86Frontend
+from frontends.x86.region import decode_block, emit_block
+from frontends.x86.state import STATE, Mode
+from tcg.ir.interp import FlatMemory, run
+from tcg.ir.verify import verify
+from tcg.opt.pipeline import optimize
+
+PC = 0x1000
+MODE = int(Mode.CODE64 | Mode.PROTECTED)
+
+
+def assemble(text: str) -> tuple[bytes, int]:
+    code, _ = keystone.Ks(keystone.KS_ARCH_X86, keystone.KS_MODE_64).asm(text, PC)
+    return bytes(code), len([line for line in text.split(";") if line.strip() and not line.strip().endswith(":")])
+
+
+@pytest.fixture(scope="module")
+def frontend() -> X86Frontend:
+    return X86Frontend()
+
+
+def set_reg(env: bytearray, n: int, value: int) -> None:
+    at = STATE.offset("regs", n)
+    env[at : at + 8] = value.to_bytes(8, "little")
+
+
+def reg(env: bytearray, n: int) -> int:
+    at = STATE.offset("regs", n)
+    return int.from_bytes(env[at : at + 8], "little")
+
+
+def test_a_loop_stays_inside_and_leaves_by_its_other_exit(frontend: X86Frontend) -> None:
+    code, count = assemble("add rax, rcx; dec rcx; jne 0x1000")
+    block = optimize(emit_block(frontend, code, PC, MODE, count))
+    verify(block)
+    env = bytearray(65536)
+    set_reg(env, 1, 100)
+    outcome = run(block, env, FlatMemory(bytearray(4096)), {}, {}, limit=100_000)
+    assert (outcome.kind, outcome.slot, outcome.pc) == ("goto_tb", 1, PC + len(code))
+    assert (reg(env, 0), reg(env, 1)) == (5050, 0)
+
+
+def test_a_loop_leaves_when_asked(frontend: X86Frontend) -> None:
+    code, count = assemble("inc rax; jmp 0x1000")
+    block = optimize(emit_block(frontend, code, PC, MODE, count))
+    env = bytearray(65536)
+    env[STATE.offset("exit_request")] = 1
+    outcome = run(block, env, FlatMemory(bytearray(4096)), {}, {}, limit=1000)
+    assert (outcome.kind, outcome.pc, reg(env, 0)) == ("exit", PC, 0)
+
+
+def test_llvm_reads_the_exit_request_at_every_turn(frontend: X86Frontend) -> None:
+    code, count = assemble("inc rax; jmp 0x1000")
+    text = StencilCompiler().llvm_text(optimize(emit_block(frontend, code, PC, MODE, count)))
+    assert "load volatile i32" in text
+
+
+def test_decoding_stops_where_told(frontend: X86Frontend) -> None:
+    code, count = assemble("mov eax, 1; add eax, 2; ret")
+    assert [pc - PC for pc, _ in decode_block(frontend, code, PC, MODE, count)] == [0, 5, 8]
