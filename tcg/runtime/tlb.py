@@ -151,8 +151,10 @@ def jump_cache_of(cpu: int, context: int, mmu_index: int) -> int:
 
 @native
 def jc_clear(jc: int) -> None:
+    """Empty the cache. All ones mark a free slot, but for slot 0, where a guest's jump to that pc would hit: 1 does."""
     if ld64(jc + _JC_USED) != 0:
         memset(ld64(jc + _JC_TABLE), 0xFF, JC_BYTES)
+        st64(ld64(jc + _JC_TABLE), 1)
         memset(jc + _JC_PAGES, 0, 512)
         st64(jc + _JC_USED, 0)
         st64(jc + _JC_LOCAL, 0)
@@ -173,7 +175,7 @@ def jc_drop_page(jc: int, gva: int) -> None:
         at = table + i * _JC_ENTRY_SIZE
         pc = ld64(at)
         if lsr(pc, 12) == page:
-            st64(at, -1)
+            st64(at, -1 if i != 0 else 1)
         elif lsr(pc, 12) & 4095 == n and pc != -1:
             st64(word, ld64(word) | shl(1, n & 63))  # another page with the same bit stays
 
