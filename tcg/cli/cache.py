@@ -1,8 +1,9 @@
-"""`tessera cache info|clear|warm`: the caches on disk, seen from outside.
+"""`tessera cache info|clear|warm|seeds`: the caches on disk, seen from outside.
 
 info    every file: what it is, whether it is whole and of use to the present sources and host
 clear   remove what is ours, nothing else
 warm    build the run-time object and fill the tables by booting the embedded demo guest, and a kernel if one is given
+seeds   print the tables' forms as a seed list (tcg.exec.seeds), from which a first boot compiles ahead
 
 Only files named as ours are ever opened for more than their size, and no file is trusted before its hash was checked.
 """
@@ -17,9 +18,13 @@ from pathlib import Path
 
 from frontends.x86 import recipe as x86_recipe
 from tcg.exec.cache import source_hash
-from tcg.exec.tables import TablesError, parse, read_file
+from tcg.exec.memory_map import Mapping
+from tcg.exec.seeds import collect
+from tcg.exec.tables import Tables, TablesError, parse, read_file
+from tcg.runtime.layout import MACHINE
 from tcg.runtime.object import cache_directory, load, source_key, unpack
 from tcg.runtime.registry import RUNTIMES
+from tcg.runtime.struct import View
 
 _RUNTIME, _TABLES, _UNFINISHED = "runtime-", "tables-", ".tmp"
 _COUNTED = ("forms", "patterns", "stencils")
@@ -158,6 +163,17 @@ def warm(cpus: Sequence[str], kernel: str, initrd: str, append: str, timeout: fl
     return info(directory)
 
 
+def seeds(path: Path) -> int:
+    """Print the seed list of one tables file of the present sources."""
+    memory = Mapping(MACHINE.size)
+    tables = Tables(View(MACHINE, memory.hva), lambda _symbol: 0)
+    if not tables.load(path, source_hash()):
+        return _fail(f"{path}: no tables of the present sources")
+    for seed in collect(tables):
+        print(seed)
+    return 0
+
+
 def _boot(arguments: Sequence[str], timeout: float, status: int) -> bool:
     """Run a guest in a process of its own, as a user would."""
     code = "import sys; from tcg.cli.main import run; sys.exit(run(sys.argv[1:]))"
@@ -181,7 +197,7 @@ def _fail(message: str) -> int:
 def cache_command(arguments: Sequence[str]) -> int:
     """The subcommand; its exit status."""
     parser = argparse.ArgumentParser(prog="tessera cache", description="The caches on disk.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="info|clear|warm")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="info|clear|warm|seeds")
     commands.add_parser("info", help="what is there, and whether it is of use")
     commands.add_parser("clear", help="remove it")
     parser_warm = commands.add_parser("warm", help="build it now, by booting the demo guest and what is given")
@@ -192,7 +208,11 @@ def cache_command(arguments: Sequence[str]) -> int:
         "--append", default=DEFAULT_APPEND, metavar="CMDLINE", help=f"must make it power off ('{DEFAULT_APPEND}')"
     )
     parser_warm.add_argument("--timeout", type=float, default=600.0, metavar="S", help="for each boot (600)")
+    parser_seeds = commands.add_parser("seeds", help="print what a tables file holds as a seed list")
+    parser_seeds.add_argument("file", type=Path)
     options = parser.parse_args(list(arguments))
+    if options.command == "seeds":
+        return seeds(options.file)
     if options.command == "info":
         return info(cache_directory())
     if options.command == "clear":

@@ -11,7 +11,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -108,6 +109,8 @@ class Engine:
         self.hot: HotBlocks | None = None
         self.cache = TableCache(self.machine.tables, "x86_64", self.features)
         if not self.cache.load():
+            if not config.log_items:  # logs want to see every block
+                self._sow()
             self._make_fixed()
         self._handlers()
         self.tracing: Tracing | None = None
@@ -148,6 +151,16 @@ class Engine:
     def translator_if_used(self) -> Translator | None:
         return self._translator_
 
+    def _sow(self) -> None:
+        """A first boot: have worker processes compile what boots are known to need."""
+        from tcg.exec.seeds import Seeds, worker_count
+
+        count = worker_count()
+        features = ",".join(sorted(self.features))
+        worker = [sys.executable, "-m", "tcg.cli.seed_worker"]
+        seeds = Seeds(self.machine.tables, [[*worker, str(n), str(count), features] for n in range(count)])
+        self.translator.premade = seeds
+
     def _make_fixed(self) -> None:
         from backends.llvm.gates import fixed_stencils
         from backends.llvm.stencils import StencilCompiler
@@ -160,8 +173,21 @@ class Engine:
         return 1 if self.translator.miss(code, pc & (1 << 64) - 1, self.vcpu.env.get("mode")) else 2
 
     def _stencil_miss(self, hva: int, count: int, _c: int) -> int:
-        self.translator.stencils(self.machine.tables.missing(hva, count))
+        with self._time_stands_still():
+            self.translator.stencils(self.machine.tables.missing(hva, count))
         return 1
+
+    @contextmanager
+    def _time_stands_still(self) -> Iterator[None]:
+        """Guest time does not pass while LLVM works: a first boot would miss timer interrupts that it waits for."""
+        env = self.vcpu.env
+        ticks = self.machine.runtime.call("host_tsc")
+        self._clock.pause()
+        try:
+            yield
+        finally:
+            self._clock.resume()
+            env.set("tsc_offset", env.get("tsc_offset") - (self.machine.runtime.call("host_tsc") - ticks))
 
     # --- callbacks
     def _handlers(self) -> None:
@@ -257,6 +283,8 @@ class Engine:
             self.hot.close()
         if self.tracing is not None:
             self.tracing.close()
+        if self._translator_ is not None and self._translator_.premade is not None:
+            self._translator_.premade.close()
         if self._translator_ is not None and self._translator_.changed:
             self.cache.save()
         if self.config.stats:

@@ -59,7 +59,7 @@ def report(engine: Engine) -> str:
     stages = [("run (JIT code and helpers)", execution), ("assemble and install", assemble), ("callbacks", callbacks)]
     translator = engine.translator_if_used
     if translator is not None:
-        stages += [(name, translator.times.seconds[name]) for name in ("decode", "ir", "optimize", "llvm")]
+        stages += translator.times.seconds.items()
     lines += [f"  {name:<28}{seconds:9.3f}" for name, seconds in stages]
     unknown = (
         translator.frontend.undefined if translator is not None and hasattr(translator.frontend, "undefined") else {}

@@ -313,6 +313,28 @@ class Tables:
             if all(self._variants.words[first + n] < 0 for n in range(2 * statuses)):
                 yield form_id, Variant()
 
+    def stencil_variants(self, form_id: int) -> list[tuple[int, Variant]]:
+        """(stencil id, variant) of the stencils that the form has, the oldest first."""
+        _, _, first, statuses = _FORM.unpack_from(self._forms.data, form_id * FORM.size)
+        ids = self._variants.words[first : first + 2 * statuses].tolist()
+        found = [(stencil_id, n) for n, stencil_id in enumerate(ids) if stencil_id >= 0]
+        return [(stencil_id, Variant(bool(n & 1), n >> 1)) for stencil_id, n in sorted(found)]
+
+    def encodings(self) -> Iterator[tuple[int, bytes, int]]:
+        """(mode, an encoding, form id) of every pattern; what its head leaves open is 0."""
+        for mode in range(MODE_LIMIT):
+            if self._roots.words[mode]:
+                yield from self._encodings(mode, self._roots.words[mode], b"")
+
+    def _encodings(self, mode: int, node: int, head: bytes) -> Iterator[tuple[int, bytes, int]]:
+        for byte, following in enumerate(self._trie.words[NODE * node : NODE * (node + 1)].tolist()):
+            code = head + bytes((byte,))
+            if following > 0:
+                yield from self._encodings(mode, following, code)
+            elif following < 0:
+                form_id, length, *_ = _PATTERN.unpack_from(self._patterns.data, (-following - 1) * PATTERN.size)
+                yield mode, code.ljust(length, b"\0"), form_id
+
     # ---- the cache on disk
 
     def dump(self) -> bytes:

@@ -18,6 +18,7 @@ from tcg.exec.forms import Form, Frontend, Pattern, Stencil, Truncated, Variant
 from tcg.ir.block import Block
 from tcg.ir.builder import Builder
 
+STAGES = ("decode", "seeds", "ir", "optimize", "llvm")
 LOOK_AHEAD = 32  # instructions decoded beyond a miss in one visit
 
 
@@ -31,6 +32,13 @@ class Tables(Protocol):
     def set_stencil(self, form_id: int, variant: Variant, stencil: Stencil) -> None: ...
 
 
+class Premade(Protocol):
+    """Stencils that somebody else makes (tcg.exec.seeds)."""
+
+    def take(self, wanted: Sequence[tuple[int, Variant]]) -> list[tuple[int, Variant]]: ...
+    def close(self) -> None: ...
+
+
 class Compiler(Protocol):
     def compile(self, blocks: Sequence[tuple[str, Block]]) -> list[Stencil]: ...
 
@@ -39,8 +47,8 @@ class Compiler(Protocol):
 class Times:
     """Seconds spent in each Python stage, and how often; `tessera run --stats` shows them."""
 
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("decode", "ir", "optimize", "llvm"), 0.0))
-    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("decode", "ir", "optimize", "llvm"), 0))
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STAGES, 0))
 
     def add(self, stage: str, start: float, count: int = 1) -> float:
         now = time.perf_counter()
@@ -59,6 +67,7 @@ class Translator:
         self.tables = tables
         self.times = Times()
         self.changed = False
+        self.premade: Premade | None = None
         self.on_ir: Callable[[str, Block], None] | None = None
         self.on_op_opt: Callable[[str, Block], None] | None = None
         self._make_compiler = compiler
@@ -102,6 +111,14 @@ class Translator:
 
     def stencils(self, wanted: Sequence[tuple[int, Variant]]) -> None:
         """Compile the stencils of several (form id, variant) in one LLVM module and put them into the tables."""
+        if self.premade is not None:
+            start = time.perf_counter()
+            before = len(wanted)
+            wanted = self.premade.take(wanted)
+            self.times.add("seeds", start, before - len(wanted))
+            self.changed = True
+            if not wanted:
+                return
         blocks = []
         for form_id, variant in wanted:
             form = self.tables.form(form_id)
