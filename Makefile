@@ -16,13 +16,14 @@ BENCH_FLAGS  ?=
 BOOT_APPEND  ?= console=ttyS0
 
 .DEFAULT_GOAL := help
-.PHONY: help venv system-packages guest boot test bench soak lint format clean distclean
+.PHONY: help venv system-packages guest boot test bench bench-micro soak lint format clean distclean
 
 help:
 	@echo 'make venv     .venv with tessera and tessera-system-x86_64 installed'
 	@echo 'make boot     Debian kernel and busybox from their packages, booted to a shell (poweroff or Ctrl-A x ends it)'
 	@echo 'make test     set the machine up and run the suite'
 	@echo 'make bench    ours beside qemu-system-x86_64, one table (BENCH_FLAGS="--only integer")'
+	@echo 'make bench-micro   what each stage of the translator costs (BENCH_FLAGS="-k decode")'
 	@echo 'make soak     the long tests: many boots, stress'
 	@echo 'make lint     ruff format --check, ruff check, mypy --strict'
 	@echo 'make clean    remove build products; make distclean: also .venv and guest/'
@@ -64,6 +65,9 @@ test: system-packages $(STAMP) guest
 
 bench: system-packages $(STAMP) guest
 	$(BIN)/python -m benchmarks.run $(BENCH_FLAGS)
+
+bench-micro: $(STAMP)
+	$(BIN)/python -m pytest benchmarks/test_micro.py --benchmark-columns=min,median,max,rounds $(BENCH_FLAGS)
 
 soak: system-packages $(STAMP) guest
 	$(BIN)/python -m pytest -m soak $(PYTEST_FLAGS)
