@@ -23,7 +23,7 @@ help:
 	@echo 'make boot     Debian kernel and busybox from their packages, booted to a shell (poweroff or Ctrl-A x ends it)'
 	@echo 'make test     set the machine up and run the suite'
 	@echo 'make bench    ours beside qemu-system-x86_64, one table (BENCH_FLAGS="--only integer")'
-	@echo 'make bench-micro   what each stage of the translator costs (BENCH_FLAGS="-k decode")'
+	@echo 'make bench-micro  what each stage of the translator costs (BENCH_FLAGS="-k decode")'
 	@echo 'make soak     the long tests: many boots, stress'
 	@echo 'make lint     ruff format --check, ruff check, mypy --strict'
 	@echo 'make clean    remove build products; make distclean: also .venv and guest/'
