@@ -5,6 +5,7 @@ is taken over when all are in use. Without PCIDE everything is context 0.
 """
 
 from frontends.x86.helpers.access import failed, raise_gp, require_cpl0
+from frontends.x86.helpers.descriptors import canonical, in_code64
 from frontends.x86.helpers.env import (
     CONTEXT,
     CONTEXT_AGE,
@@ -24,7 +25,6 @@ from frontends.x86.helpers.runtime import (
     tlb_flush_page_all,
     tlb_switch,
 )
-from frontends.x86.helpers.segments import canonical, in_code64
 from tcg.runtime.layout import N_CONTEXTS
 from tcg.runtime.memory import exported, ld32, ld64, lsr, native, st32
 

@@ -2,6 +2,7 @@
 
 from frontends.x86.helpers.access import raise_gp, raise_ud, require_cpl0
 from frontends.x86.helpers.contexts import reset_contexts, switch_address_space
+from frontends.x86.helpers.descriptors import in_code64, long_mode
 from frontends.x86.helpers.env import (
     AT_L,
     CR0,
@@ -44,7 +45,6 @@ from frontends.x86.helpers.env import (
 from frontends.x86.helpers.mode import x86_update_mode
 from frontends.x86.helpers.paging import PTE_P, RESERVED_HIGH, read_entry64
 from frontends.x86.helpers.runtime import ask
-from frontends.x86.helpers.segments import in_code64, long_mode
 from tcg.runtime.layout import Callback
 from tcg.runtime.memory import exported, ld32, ld64, lsr, native, st64
 

@@ -8,6 +8,7 @@ counted.
 from frontends.x86.cpuid import LEAF, SUBLEAF_ANY
 from frontends.x86.helpers.access import raise_gp, raise_ud, require_cpl0, unimplemented
 from frontends.x86.helpers.contexts import reset_contexts
+from frontends.x86.helpers.descriptors import canonical
 from frontends.x86.helpers.env import (
     CPL,
     CPUID_COUNT,
@@ -56,7 +57,6 @@ from frontends.x86.helpers.env import (
 )
 from frontends.x86.helpers.mode import x86_update_mode
 from frontends.x86.helpers.runtime import ask
-from frontends.x86.helpers.segments import canonical
 from frontends.x86.state import STATE
 from tcg.runtime.layout import Callback
 from tcg.runtime.memory import exported, ld32, ld64, lsr, native, rdtsc, st64

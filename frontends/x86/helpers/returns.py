@@ -1,6 +1,19 @@
 """RETF and IRET (SDM volume 2). Nested-task returns are not implemented, virtual-8086 mode is not entered."""
 
 from frontends.x86.helpers.access import cpl_index, failed, raise_exception, raise_gp, system_load, unimplemented
+from frontends.x86.helpers.delivery import stack_mask
+from frontends.x86.helpers.descriptors import (
+    check_stack_desc,
+    desc_attr,
+    desc_base,
+    desc_dpl,
+    desc_limit,
+    descriptor_gva,
+    in_code64,
+    long_mode,
+    mark_accessed,
+    set_segment,
+)
 from frontends.x86.helpers.env import (
     ACCESS_READ,
     AT_DC,
@@ -25,23 +38,10 @@ from frontends.x86.helpers.env import (
     SS_FAULT,
     UNIMPLEMENTED_TASK_SWITCH,
 )
-from frontends.x86.helpers.exceptions import stack_mask
 from frontends.x86.helpers.flags import read_rflags, write_rflags
 from frontends.x86.helpers.mode import check_interrupts, x86_update_mode
 from frontends.x86.helpers.runtime import ld_sized, load_as, tlb_probe
-from frontends.x86.helpers.segments import (
-    check_stack_desc,
-    desc_attr,
-    desc_base,
-    desc_dpl,
-    desc_limit,
-    descriptor_gva,
-    drop_inner_segments,
-    in_code64,
-    long_mode,
-    mark_accessed,
-    set_segment,
-)
+from frontends.x86.helpers.segments import drop_inner_segments
 from frontends.x86.helpers.transfers import check_code, current_stack_mask, is_code, load_cs, truncate
 from tcg.runtime.memory import exported, ld32, ld64, native, st32, st64
 

@@ -1,7 +1,4 @@
-"""Segment registers and descriptors (SDM volume 3, chapters 3 and 5; volume 2, MOV, LAR, LSL, VERR, LLDT, LTR, ...).
-
-A descriptor is handled as its 8 bytes in one int64; its high doubleword's attribute bits stay in place in seg_attr.
-"""
+"""Segment and table registers (SDM volume 3, 3.4 and 5; volume 2, MOV, LLDT, LTR, LGDT, SWAPGS, RDFSBASE ...)."""
 
 from frontends.x86.helpers.access import (
     failed,
@@ -12,25 +9,32 @@ from frontends.x86.helpers.access import (
     system_load,
     system_store,
 )
+from frontends.x86.helpers.descriptors import (
+    canonical,
+    check_stack_desc,
+    desc_attr,
+    desc_base,
+    desc_dpl,
+    desc_limit,
+    descriptor_gva,
+    in_code64,
+    long_mode,
+    mark_accessed,
+    set_segment,
+    set_segment_desc,
+)
 from frontends.x86.helpers.env import (
-    AT_A,
     AT_CODE,
     AT_DC,
-    AT_L,
-    AT_MASK,
     AT_P,
     AT_RW,
     AT_S,
     CPL,
     CR4,
     CR4_FSGSBASE,
-    CS,
     DPL_SHIFT,
     DS,
-    EFER,
-    EFER_LMA,
     ES,
-    FL_ZF,
     FS,
     GDT_BASE,
     GDT_LIMIT,
@@ -43,113 +47,14 @@ from frontends.x86.helpers.env import (
     NP,
     SEG_ATTR,
     SEG_BASE,
-    SEG_LIMIT,
-    SEG_SELECTOR,
     SS,
     SS_FAULT,
     TR,
 )
-from frontends.x86.helpers.flags import helper_x86_compute_eflags, set_status
 from frontends.x86.helpers.mode import x86_update_mode
 from tcg.runtime.memory import exported, ld32, ld64, lsr, native, st32, st64
 
 BUSY = 0x200  # bit 1 of a TSS descriptor's type
-CODE64_ATTR = AT_P | AT_S | AT_CODE | AT_RW | AT_A
-
-
-@native
-def long_mode(env: int) -> int:
-    """Nonzero when IA32_EFER.LMA is set (64-bit and compatibility mode)."""
-    return ld64(env + EFER) & EFER_LMA
-
-
-@native
-def in_code64(env: int) -> int:
-    """Nonzero in 64-bit mode proper."""
-    if long_mode(env):
-        return ld32(env + SEG_ATTR + 4 * CS) & AT_L
-    return 0
-
-
-@native
-def canonical(gva: int) -> int:
-    """1 if bits 63 to 47 are all equal."""
-    top = gva >> 47
-    return 1 if top == 0 or top == -1 else 0
-
-
-@native
-def desc_attr(desc: int) -> int:
-    """The attribute bits (state.SegAttr) of a descriptor."""
-    return lsr(desc, 32) & AT_MASK
-
-
-@native
-def desc_dpl(desc: int) -> int:
-    return lsr(desc, 45) & 3
-
-
-@native
-def desc_base(desc: int) -> int:
-    return (lsr(desc, 16) & 0xFFFFFF) | (lsr(desc, 32) & 0xFF000000)
-
-
-@native
-def desc_limit(desc: int) -> int:
-    """The limit in bytes, granularity applied."""
-    limit = (desc & 0xFFFF) | (lsr(desc, 32) & 0xF0000)
-    if lsr(desc, 55) & 1:
-        limit = limit << 12 | 0xFFF
-    return limit
-
-
-@native
-def descriptor_gva(env: int, selector: int, size: int) -> int:
-    """Address of the selector's descriptor of `size` bytes, or -1 when it is outside its table or there is no LDT."""
-    offset = selector & 0xFFF8
-    if selector & 4:
-        if not ld32(env + SEG_ATTR + 4 * LDTR) & AT_P:
-            return -1
-        if offset + size - 1 > ld32(env + SEG_LIMIT + 4 * LDTR):
-            return -1
-        return ld64(env + SEG_BASE + 8 * LDTR) + offset
-    if offset + size - 1 > ld32(env + GDT_LIMIT):
-        return -1
-    return ld64(env + GDT_BASE) + offset
-
-
-@native
-def set_segment(env: int, seg: int, selector: int, base: int, limit: int, attr: int) -> None:
-    st32(env + SEG_SELECTOR + 4 * seg, selector)
-    st64(env + SEG_BASE + 8 * seg, base)
-    st32(env + SEG_LIMIT + 4 * seg, limit)
-    st32(env + SEG_ATTR + 4 * seg, attr)
-
-
-@native
-def set_segment_desc(env: int, seg: int, selector: int, desc: int) -> None:
-    """Load the descriptor cache from a checked descriptor."""
-    set_segment(env, seg, selector, desc_base(desc), desc_limit(desc), desc_attr(desc))
-
-
-@native
-def mark_accessed(env: int, gva: int, desc: int) -> int:
-    """Set the accessed bit in memory if it is clear; the descriptor as it now is."""
-    if not lsr(desc, 32) & AT_A:
-        system_store(env, gva + 5, 1, (lsr(desc, 40) & 0xFF) | 1)
-        desc |= AT_A << 32
-    return desc
-
-
-@native
-def check_stack_desc(selector: int, desc: int, cpl: int) -> int:
-    """1 if `desc` may be loaded into SS at `cpl`: RPL = DPL = CPL, writable data (presence is another matter)."""
-    attr = desc_attr(desc)
-    if selector & 3 != cpl or desc_dpl(desc) != cpl:
-        return 0
-    if attr & (AT_S | AT_CODE | AT_RW) != AT_S | AT_RW:
-        return 0
-    return 1
 
 
 @exported
@@ -199,95 +104,6 @@ def helper_x86_load_seg(env: int, seg: int, selector: int) -> None:
     if seg == SS:
         st32(env + INT_SHADOW, 1)
     x86_update_mode(env)
-
-
-@native
-def verify_descriptor(env: int, selector: int) -> int:
-    """The descriptor LAR, LSL, VERR, VERW look at, if visible at CPL and RPL; else 0 (or a fault was left)."""
-    selector &= 0xFFFF
-    if selector & 0xFFFC == 0:
-        return 0
-    gva = descriptor_gva(env, selector, 8)
-    if gva == -1:
-        return 0
-    desc = system_load(env, gva, 8)
-    if failed(env):
-        return 0
-    attr = desc_attr(desc)
-    if attr & (AT_S | AT_CODE | AT_DC) != AT_S | AT_CODE | AT_DC:
-        dpl = desc_dpl(desc)
-        if selector & 3 > dpl or ld32(env + CPL) > dpl:
-            return 0
-    return desc
-
-
-@native
-def set_zf(env: int, on: int) -> None:
-    flags = helper_x86_compute_eflags(env) & ~FL_ZF
-    if on:
-        flags |= FL_ZF
-    set_status(env, flags)
-
-
-@native
-def system_type_visible(env: int, desc: int, gates: int) -> int:
-    """1 for code, data, LDT, TSS and, if `gates`, call and task gates (SDM vol. 2, tables of LAR and LSL)."""
-    if lsr(desc, 32) & AT_S:
-        return 1
-    kind = lsr(desc, 40) & 15
-    if long_mode(env):
-        valid = 0x0A04  # LDT, available and busy 64-bit TSS
-        if gates:
-            valid |= 0x1000  # 64-bit call gate
-    else:
-        valid = 0x0A0E  # 16-bit TSSs, LDT, 32-bit TSSs
-        if gates:
-            valid |= 0x1030  # call gates, task gate
-    return (valid >> kind) & 1
-
-
-@exported
-def helper_x86_lar(env: int, selector: int, old: int) -> int:
-    """LAR: access rights where visible (ZF = 1), else `old` (ZF = 0)."""
-    desc = verify_descriptor(env, selector)
-    if failed(env):
-        return old
-    if desc == 0 or not system_type_visible(env, desc, 1):
-        set_zf(env, 0)
-        return old
-    set_zf(env, 1)
-    return lsr(desc, 32) & 0x00FFFF00
-
-
-@exported
-def helper_x86_lsl(env: int, selector: int, old: int) -> int:
-    """LSL: the limit in bytes where visible (ZF = 1), else `old` (ZF = 0)."""
-    desc = verify_descriptor(env, selector)
-    if failed(env):
-        return old
-    if desc == 0 or not system_type_visible(env, desc, 0):
-        set_zf(env, 0)
-        return old
-    set_zf(env, 1)
-    return desc_limit(desc)
-
-
-@exported
-def helper_x86_verr(env: int, selector: int) -> None:
-    """VERR: ZF = readable at CPL and RPL."""
-    attr = desc_attr(verify_descriptor(env, selector))
-    if failed(env):
-        return
-    set_zf(env, 1 if attr & AT_S and attr & (AT_CODE | AT_RW) != AT_CODE else 0)
-
-
-@exported
-def helper_x86_verw(env: int, selector: int) -> None:
-    """VERW: ZF = writable data at CPL and RPL."""
-    attr = desc_attr(verify_descriptor(env, selector))
-    if failed(env):
-        return
-    set_zf(env, 1 if attr & (AT_S | AT_CODE | AT_RW) == AT_S | AT_RW else 0)
 
 
 @native

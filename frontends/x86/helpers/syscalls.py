@@ -1,6 +1,7 @@
 """SYSCALL, SYSRET, SYSENTER, SYSEXIT: flat segments, whatever the descriptor tables say (SDM volume 2)."""
 
 from frontends.x86.helpers.access import raise_gp, raise_ud
+from frontends.x86.helpers.descriptors import canonical, in_code64, long_mode, set_segment
 from frontends.x86.helpers.env import (
     AT_CODE,
     AT_DB,
@@ -36,7 +37,6 @@ from frontends.x86.helpers.env import (
 )
 from frontends.x86.helpers.flags import read_rflags, write_rflags
 from frontends.x86.helpers.mode import check_interrupts, x86_update_mode
-from frontends.x86.helpers.segments import canonical, in_code64, long_mode, set_segment
 from tcg.runtime.memory import exported, ld32, ld64, lsr, native, st32, st64
 
 ATTR_CODE64 = AT_P | AT_S | AT_CODE | AT_RW | 0x100 | AT_L | AT_G

@@ -5,6 +5,20 @@ counted.
 """
 
 from frontends.x86.helpers.access import cpl_index, failed, raise_exception, raise_gp, system_load, unimplemented
+from frontends.x86.helpers.delivery import push, stack_mask, tss_stack64
+from frontends.x86.helpers.delivery32 import inner_stack, stack_desc
+from frontends.x86.helpers.descriptors import (
+    canonical,
+    desc_attr,
+    desc_base,
+    desc_dpl,
+    desc_limit,
+    descriptor_gva,
+    in_code64,
+    long_mode,
+    mark_accessed,
+    set_segment,
+)
 from frontends.x86.helpers.env import (
     AT_CODE,
     AT_DB,
@@ -24,21 +38,8 @@ from frontends.x86.helpers.env import (
     SS,
     UNIMPLEMENTED_TASK_SWITCH,
 )
-from frontends.x86.helpers.exceptions import inner_stack, push, stack_desc, stack_mask, tss_stack64
 from frontends.x86.helpers.mode import x86_update_mode
 from frontends.x86.helpers.runtime import load_as
-from frontends.x86.helpers.segments import (
-    canonical,
-    desc_attr,
-    desc_base,
-    desc_dpl,
-    desc_limit,
-    descriptor_gva,
-    in_code64,
-    long_mode,
-    mark_accessed,
-    set_segment,
-)
 from tcg.runtime.memory import exported, ld32, ld64, lsr, native, st32, st64, ult
 
 
