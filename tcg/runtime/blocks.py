@@ -24,7 +24,7 @@ from tcg.runtime.layout import (
 from tcg.runtime.lock import tb_lock, tb_unlock
 from tcg.runtime.memory import exported, ld32, ld64, least, lsr, native, shl, st32, st64, store64_release
 from tcg.runtime.qht import qht_clear, qht_remove_locked
-from tcg.runtime.tlb import jc_clear, page_of, tlb_protect
+from tcg.runtime.tlb import jc_clear, jc_free, page_of, tlb_protect
 
 _DELTA = MACHINE.offset("code_delta")
 _CODE_START = MACHINE.offset("code_start")
@@ -182,7 +182,7 @@ def jc_forget_locked(machine: int, block: int) -> None:
         for n in range(2 * ld64(cpu + _CONTEXTS_USED)):
             at = ld64(cpu + _JUMP_CACHES + n * _JC_SIZE + _JC_TABLE) + index
             if ld64(at) == pc:
-                store64_release(at, -1)
+                store64_release(at, jc_free(index))
 
 
 @native

@@ -6,11 +6,11 @@ new Block record in the old one's place, under tb_lock, from any thread: the vCP
 bytes stay until the next flush.
 """
 
-from tcg.runtime.assemble import BLOCK_LINK, lay
 from tcg.runtime.blocks import invalidate_locked, register_locked
 from tcg.runtime.layout import ASSEMBLED_INSN, BLOCK, CPU, ENV, MACHINE, SAMPLE_RING, STATS, STENCIL
 from tcg.runtime.lock import tb_lock, tb_unlock
 from tcg.runtime.memory import exported, ld32, ld64, memset, native, st32, st64, store64_release, xchg32
+from tcg.runtime.place import BLOCK_LINK, lay
 from tcg.runtime.qht import qht_add_locked
 
 _EXIT_REQUEST = ENV.offset("exit_request")

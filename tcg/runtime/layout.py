@@ -95,7 +95,7 @@ TLB = Struct(
     field(
         "large", 8, "a bit for each (gva >> 21) % 64 where a page above 4 KiB has been filled; [1]: gva < 0", count=2
     ),
-    field("huge", 8, "nonzero: a page above 2 MiB has been filled"),
+    field("huge", 8, "nonzero: a page above 4 MiB has been filled; [1]: gva < 0", count=2),
     field("wanted", 8, "entries to have after the next flush"),
 )
 

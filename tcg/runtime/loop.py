@@ -13,7 +13,7 @@ unchained is then chained to it. With CPU.one_insn set (a store hit the running 
 instruction) the next instruction runs alone, from a block that is not kept.
 """
 
-from tcg.runtime.assemble import BLOCK_LINK, FULL, assemble_locked, divert_locked, host_error
+from tcg.runtime.assemble import FULL, assemble_locked
 from tcg.runtime.blocks import chain_locked, flush_locked, invalidate_locked
 from tcg.runtime.hooks import ask, enter, guest_deliver, guest_step, guest_take_interrupt
 from tcg.runtime.hot import hot_note
@@ -36,6 +36,7 @@ from tcg.runtime.layout import (
     Trace,
 )
 from tcg.runtime.lock import tb_lock, tb_unlock
+from tcg.runtime.match import host_error
 from tcg.runtime.memory import (
     exported,
     fence,
@@ -49,6 +50,7 @@ from tcg.runtime.memory import (
     st64,
     xchg32,
 )
+from tcg.runtime.place import BLOCK_LINK, divert_locked
 from tcg.runtime.qht import qht_find
 from tcg.runtime.tlb import entry_gpa, entry_is_local, jc_drop, jc_fill, jump_cache_of, tlb_find, tlb_switch
 

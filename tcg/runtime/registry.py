@@ -16,6 +16,8 @@ CORE_MODULES = (
     "tcg.runtime.qht",
     "tcg.runtime.blocks",
     "tcg.runtime.access",
+    "tcg.runtime.match",
+    "tcg.runtime.place",
     "tcg.runtime.assemble",
     "tcg.runtime.hot",
     "tcg.runtime.loop",

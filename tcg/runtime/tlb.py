@@ -150,11 +150,17 @@ def jump_cache_of(cpu: int, context: int, mmu_index: int) -> int:
 
 
 @native
+def jc_free(index: int) -> int:
+    """What marks slot `index` free: a pc that cannot hit there. All ones is one, but for slot 0: there 1 is."""
+    return -1 if index != 0 else 1
+
+
+@native
 def jc_clear(jc: int) -> None:
-    """Empty the cache. All ones mark a free slot, but for slot 0, where a guest's jump to that pc would hit: 1 does."""
+    """Empty the cache."""
     if ld64(jc + _JC_USED) != 0:
         memset(ld64(jc + _JC_TABLE), 0xFF, JC_BYTES)
-        st64(ld64(jc + _JC_TABLE), 1)
+        st64(ld64(jc + _JC_TABLE), jc_free(0))
         memset(jc + _JC_PAGES, 0, 512)
         st64(jc + _JC_USED, 0)
         st64(jc + _JC_LOCAL, 0)
@@ -175,9 +181,20 @@ def jc_drop_page(jc: int, gva: int) -> None:
         at = table + i * _JC_ENTRY_SIZE
         pc = ld64(at)
         if lsr(pc, 12) == page:
-            st64(at, -1 if i != 0 else 1)
+            st64(at, jc_free(at - table))
         elif lsr(pc, 12) & 4095 == n and pc != -1:
             st64(word, ld64(word) | shl(1, n & 63))  # another page with the same bit stays
+
+
+@native
+def jc_drop_range(jc: int, gva: int, size: int) -> None:
+    """Drop the entries of the aligned `size` bytes around gva, and of the page before, whose blocks may reach in."""
+    table = ld64(jc + _JC_TABLE)
+    base = gva & -size
+    for i in range(JC_ENTRIES):
+        pc = ld64(table + i * _JC_ENTRY_SIZE)
+        if pc & -size == base or (pc + 4096) & -size == base:
+            st64(table + i * _JC_ENTRY_SIZE, jc_free(i))
 
 
 @native
@@ -198,9 +215,10 @@ def jc_fill(jc: int, pc: int, code: int, local: int) -> None:
 @native
 def jc_drop(jc: int, pc: int) -> None:
     """Forget pc."""
-    at = ld64(jc + _JC_TABLE) + ((pc ^ lsr(pc, JC_BITS)) & (JC_ENTRIES - 1)) * _JC_ENTRY_SIZE
+    index = (pc ^ lsr(pc, JC_BITS)) & (JC_ENTRIES - 1)
+    at = ld64(jc + _JC_TABLE) + index * _JC_ENTRY_SIZE
     if ld64(at) == pc:
-        st64(at, -1)
+        st64(at, jc_free(index))
 
 
 @exported
@@ -324,7 +342,7 @@ def tlb_insert(env: int, tlb: int, gva: int, gpa: int, prot: int, size: int) -> 
         if size == 1 << 22:
             st64(large, ld64(large) | shl(1, lsr(gva, 21) & 63 ^ 1))
         if size > 1 << 22:
-            st64(tlb + _HUGE, 1)
+            st64(tlb + _HUGE + lsr(gva, 63) * 8, 1)
     st64(info + _INFO_GPA, gpa)
     st64(info + _INFO_FLAGS, flags)
     ram = find_range(machine, gpa)
@@ -427,6 +445,7 @@ def tlb_clear(tlb: int) -> None:
     st64(tlb + _LARGE, 0)
     st64(tlb + _LARGE + 8, 0)
     st64(tlb + _HUGE, 0)
+    st64(tlb + _HUGE + 8, 0)
 
 
 @native
@@ -478,44 +497,52 @@ def drop_entry(table: int, at: int, page: int) -> None:
         memset(at, 0xFF, _ENTRY_SIZE)
 
 
+@native
+def tlb_drop_range(tlb: int, gva: int, size: int) -> None:
+    """Drop the entries of the aligned `size` bytes (a power of two) around gva: fragments of a larger page."""
+    table = ld64(tlb + _TABLE)
+    mask = ld64(tlb + _MASK)
+    base = gva & -size
+    for n in range(least(size >> 12, (mask + _ENTRY_SIZE) // _ENTRY_SIZE)):
+        at = table + (lsr(base + n * 4096, 7) & mask)
+        if entry_used(at) != 0 and entry_page(at) & -size == base:
+            memset(at, 0xFF, _ENTRY_SIZE)
+    for n in range(VICTIM_ENTRIES):
+        at = table + TLB_VICTIM_AT + n * _ENTRY_SIZE
+        if entry_used(at) != 0 and entry_page(at) & -size == base:
+            memset(at, 0xFF, _ENTRY_SIZE)
+
+
 @exported
 def tlb_flush_page(env: int, context: int, gva: int) -> None:
     """Drop gva's page from one context; where a large page may cover it, everything that it may cover."""
     cpu = ld64(env + _ENV_CPU)
     st64(cpu + _TLB_PAGE_FLUSHES, ld64(cpu + _TLB_PAGE_FLUSHES) + 1)
     page = gva & -4096
-    wide = 0
+    half = lsr(gva, 63) * 8
+    widest = 0
     for index in range(N_MMU_INDEXES):
         tlb = tlb_of(cpu, context, index)
         if ld64(tlb + _USED) == 0:
             continue
         table = ld64(tlb + _TABLE)
-        mask = ld64(tlb + _MASK)
-        if ld64(tlb + _HUGE) != 0:
-            tlb_clear(tlb)
-            wide = 1
-            continue
-        if lsr(ld64(tlb + _LARGE + lsr(gva, 63) * 8), lsr(gva, 21) & 63) & 1 != 0:
-            wide = 1
-            # A 4 MiB page is flushed whole: its two halves have neighbouring bits.
-            base = gva & -(1 << 22)
-            for n in range(least(1024, lsr(mask + _ENTRY_SIZE, 5))):
-                at = table + (lsr(base + n * 4096, 7) & mask)
-                if entry_used(at) != 0 and entry_page(at) & -(1 << 22) == base:
-                    memset(at, 0xFF, _ENTRY_SIZE)
-            for n in range(VICTIM_ENTRIES):
-                at = table + TLB_VICTIM_AT + n * _ENTRY_SIZE
-                if entry_used(at) != 0 and entry_page(at) & -(1 << 22) == base:
-                    memset(at, 0xFF, _ENTRY_SIZE)
+        if ld64(tlb + _HUGE + half) != 0:
+            widest |= 1 << 30
+            tlb_drop_range(tlb, gva, 1 << 30)
+        elif lsr(ld64(tlb + _LARGE + half), lsr(gva, 21) & 63) & 1 != 0:
+            widest |= 1 << 22
+            tlb_drop_range(tlb, gva, 1 << 22)
         else:
-            drop_entry(table, table + (lsr(gva, 7) & mask), page)
+            drop_entry(table, table + (lsr(gva, 7) & ld64(tlb + _MASK)), page)
             for n in range(VICTIM_ENTRIES):
                 drop_entry(table, table + TLB_VICTIM_AT + n * _ENTRY_SIZE, page)
     for index in range(2):
         jc = jump_cache_of(cpu, context, index)
-        if wide != 0:
-            jc_clear(jc)
-        elif ld64(jc + _JC_USED) != 0:
+        if ld64(jc + _JC_USED) == 0:
+            continue
+        if widest != 0:
+            jc_drop_range(jc, gva, 1 << 30 if widest >= 1 << 30 else 1 << 22)
+        else:
             jc_drop_page(jc, gva)
             jc_drop_page(jc, gva - 4096)  # a block that begins there may go on into this page
     tlb_sync(env)

@@ -324,6 +324,24 @@ def test_page_flush_forgets_data_and_code(toy: Toy) -> None:
     assert PAGES > 0x50
 
 
+@pytest.mark.parametrize("size", [1 << 12, 1 << 21, 1 << 22, 1 << 30])
+def test_page_flush_forgets_all_of_a_large_page(toy: Toy, size: int) -> None:
+    """One flush anywhere in a large page drops every 4 KiB piece of it that had been used, data and code."""
+    toy.vcpu.env.set("page_size", size)
+    pages = (0x210, 0x2F0, 0x3FF) if size > 4096 else (0x210,)  # of one 2 MiB page
+    for page in pages:
+        toy.page_table[page] = 0x20000 | 7
+    toy.write(0x20000, addi(0, 1) + HALT)
+    toy.write(0x30000, addi(0, 100) + HALT)
+    for page in pages:
+        toy.run(page << 12)
+        toy.page_table[page] = 0x30000 | 7
+    toy.machine.runtime.call("tlb_flush_page", toy.vcpu.env.address, 0, 0x210123)
+    for page in pages:
+        toy.run(page << 12)
+    assert toy.reg(0) == 101 * len(pages)
+
+
 def test_contexts_keep_their_mappings(toy: Toy) -> None:
     """Switching the context switches data and code; switching back finds the old ones without a walk."""
     call = toy.machine.runtime.call
@@ -345,6 +363,19 @@ def test_contexts_keep_their_mappings(toy: Toy) -> None:
     call("tlb_switch", env, 0, 0)
     toy.run(0x50000)
     assert toy.reg(0) == 303 + 100
+
+
+@pytest.mark.parametrize("pc", [-1, -2, 1, 0xFFF, 1 << 63, -4096, 0xFFFFFFFF])
+def test_jump_to_nowhere(toy: Toy, pc: int) -> None:
+    """Whatever marks free slots of the jump cache, no pc hits one: with a block dropped from that slot before, too."""
+    for n in range(PAGES):
+        if n != CODE >> 12:
+            toy.page_table[n] = 0
+    toy.write(CODE, li(1, pc) + jump_register(1))
+    for _ in range(2):
+        assert toy.run(CODE) == ExitReason.SHUTDOWN
+        assert toy.vcpu.env.get("fault_gva") == pc & (1 << 64) - 1
+        toy.machine.ram_written(CODE, 16)
 
 
 def test_loop_through_a_page_crossing_instruction_stays_in_jit_code(toy: Toy) -> None:

@@ -35,10 +35,12 @@ TOY = ENV.extend(
     field("shadow", 4, "interrupts held off for one instruction"),
     field("cause", 4),
     field("steps", 4),
+    field("page_size", 8, "of every mapping, as the walk reports it (0: 4 KiB)"),
     base=GUEST_BASE,
 )
 PAGES = 1024
 STEP_MODE = 2
+_PAGE_SIZE = TOY.offset("page_size")
 _PC, _CPU, _CAUSE, _STEPS = (TOY.offset(n) for n in ("pc", "cpu", "cause", "steps"))
 _VECTOR, _SAVED, _ENABLED, _SHADOW = (TOY.offset(n) for n in ("vector", "saved_pc", "enabled", "shadow"))
 _TABLE, _EXCEPTION, _REASON, _INDEX = (
@@ -64,7 +66,8 @@ def toy_translate(env: int, gva: int, access: int, mmu_index: int) -> int:
     cpu = ld64(env + _CPU)
     st64(cpu + _WALK_GPA, entry & -4096 | gva & 4095)
     st64(cpu + _WALK_PROT, entry & 15)
-    st64(cpu + _WALK_SIZE, 4096)
+    size = ld64(env + _PAGE_SIZE)
+    st64(cpu + _WALK_SIZE, size if size != 0 else 4096)
     return 0
 
 
