@@ -60,7 +60,7 @@ class Poller(Protocol):
 
 
 def _discard(data: bytes) -> None:
-    """Input that no frontend wants."""
+    """Data that nobody wants."""
 
 
 def _nothing() -> None:
@@ -102,6 +102,7 @@ class FdChardev(NullChardev):
         super().__init__()
         self.read_fd = read_fd
         self.write_fd = write_fd
+        self.before_output: Callable[[bytes], None] = _discard
         self._out = bytearray()
         self._writer = _Writer(self)
         self._reader = _Reader(self)
@@ -117,6 +118,7 @@ class FdChardev(NullChardev):
     def write(self, data: bytes) -> None:
         if self.write_fd < 0:
             return
+        self.before_output(data)
         self._out += data
         self.push()
 

@@ -5,7 +5,6 @@ unseen encoding (`_translator`). The tables are loaded from the cache on disk an
 """
 
 import ctypes
-import os
 import secrets
 import sys
 import threading
@@ -23,6 +22,7 @@ from frontends.x86.state import STATE, Mode
 from hw.core.clock import HostClock
 from hw.core.log import GuestLog
 from tcg.cli.options import RunConfig
+from tcg.cli.progress import Progress
 from tcg.cli.x86_dump import dump
 from tcg.cli.x86_state import enter_kernel
 from tcg.exec.cache import TableCache
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 _READ_CR8, _WRITE_CR8, _RANDOM = int(Callback.GUEST), int(Callback.GUEST) + 1, int(Callback.GUEST) + 16
 _STEP_MODES = int(Mode.STEP)
+_WORTH_TELLING_S = 0.3  # a few encodings that are new need no line of their own
 
 
 class PortBus(Protocol):
@@ -90,7 +91,9 @@ class Engine:
         self.config = config
         self.log = log
         self._ports = ports
-        runtime = load(RUNTIME, progress=_progress)
+        self.progress = Progress()
+        runtime = load(RUNTIME, progress=self.progress.show)
+        self.progress.erase()
         self.rate = TscRate(runtime.function("host_tsc", 0))
         self.machine = NativeMachine(runtime, config.tb_size)
         self.machine.view.set("step_modes", _STEP_MODES)
@@ -106,6 +109,7 @@ class Engine:
         self._clock = clock
         clock.tsc_source = self._guest_tsc
         self._translator_: Translator | None = None
+        self.translation_seconds = 0.0  # in callbacks of the block assembler
         self.hot: HotBlocks | None = None
         self.cache = TableCache(self.machine.tables, "x86_64", self.features)
         if not self.cache.load():
@@ -144,7 +148,6 @@ class Engine:
             from tcg.opt.pipeline import optimize
 
             self._translator_ = Translator(X86Frontend(self.features), self.machine.tables, _compiler, optimize)
-            _progress("translating encodings that the caches do not have yet (the first boot does this once)")
         return self._translator_
 
     @property
@@ -169,13 +172,26 @@ class Engine:
             self.machine.tables.set_fixed(name, stencil)
 
     def _pattern_miss(self, hva: int, size: int, pc: int) -> int:
+        start = time.perf_counter()
         code = ctypes.string_at(hva, size)
-        return 1 if self.translator.miss(code, pc & (1 << 64) - 1, self.vcpu.env.get("mode")) else 2
+        found = self.translator.miss(code, pc & (1 << 64) - 1, self.vcpu.env.get("mode"))
+        self._tell_progress()
+        self.translation_seconds += time.perf_counter() - start
+        return 1 if found else 2
 
     def _stencil_miss(self, hva: int, count: int, _c: int) -> int:
+        start = time.perf_counter()
         with self._time_stands_still():
             self.translator.stencils(self.machine.tables.missing(hva, count))
+        self._tell_progress()
+        self.translation_seconds += time.perf_counter() - start
         return 1
+
+    def _tell_progress(self) -> None:
+        if self.progress.enabled and sum(self.translator.times.seconds.values()) > _WORTH_TELLING_S:
+            tables = self.machine.tables
+            counts = f"{tables.pattern_count()} patterns, {tables.stencil_count()} stencils"
+            self.progress.show(f"translating what the caches do not have yet: {counts}")
 
     @contextmanager
     def _time_stands_still(self) -> Iterator[None]:
@@ -272,6 +288,7 @@ class Engine:
     def report_error(self) -> None:
         """A Python exception stopped the vCPU: tell what, where in the guest, and the state."""
         error = self.vcpu.error
+        self.progress.erase()
         print("\ntessera: internal error, the machine stops", file=sys.stderr)
         if error is not None:
             traceback.print_exception(error, file=sys.stderr)
@@ -279,6 +296,7 @@ class Engine:
 
     def close(self) -> None:
         """Save what was learnt; print statistics if asked."""
+        self.progress.erase()
         if self.hot is not None:
             self.hot.close()
         if self.tracing is not None:
@@ -297,9 +315,3 @@ def _compiler() -> Compiler:
     from backends.llvm.stencils import StencilCompiler
 
     return StencilCompiler()
-
-
-def _progress(text: str) -> None:
-    """One line to a terminal's user; scripts that capture stderr are not disturbed unless TESSERA_PROGRESS is set."""
-    if sys.stderr.isatty() or os.environ.get("TESSERA_PROGRESS"):
-        print(f"tessera: {text}", file=sys.stderr, flush=True)

@@ -18,7 +18,7 @@ from types import FrameType
 
 from frontends.x86.cpuid import CpuError
 from frontends.x86.cpuid import parse as parse_cpu
-from hw.core.chardev import Chardev
+from hw.core.chardev import Chardev, FdChardev
 from hw.core.chardev_open import ChardevError, open_chardev
 from hw.core.chardev_stdio import MuxPort
 from hw.core.clock import HostClock, TimerQueue
@@ -132,6 +132,7 @@ class System:
             if chardev is not None:
                 self.loop.add_chardev(chardev)
                 self._attach_monitor(chardev)
+                self._guard_terminal(chardev)
 
     # --- construction
     def _serial_specs(self) -> tuple[str, ...]:
@@ -149,6 +150,13 @@ class System:
             from tcg.cli.monitor import Monitor
 
             Monitor(self, chardev._mux.add_port())
+
+    def _guard_terminal(self, chardev: Chardev) -> None:
+        """The guest's output and the progress line may meet on one terminal."""
+        device = chardev._mux.backend if isinstance(chardev, MuxPort) else chardev
+        progress = self.engine.progress
+        if isinstance(device, FdChardev) and progress.shares_terminal_with(device.write_fd):
+            device.before_output = progress.guest_output
 
     def _load(self) -> CpuEntry:
         """Tables and kernel into RAM: at the start and at each reset."""
@@ -282,7 +290,10 @@ class System:
         return self.ending.status
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        print(f"tessera: terminating on signal {number}", file=sys.stderr)
+        # Not through sys.stderr: this may have interrupted a write to it.
+        message = f"{self.engine.progress.eraser}tessera: terminating on signal {number}\n"
+        with contextlib.suppress(OSError):
+            os.write(2, message.encode())
         self.quit(0)
 
     def close(self) -> None:

@@ -19,6 +19,7 @@ import capstone
 from frontends.x86.state import Mode, Seg
 from tcg.cli.disassemble import disassemble
 from tcg.cli.options import OptionError
+from tcg.cli.stats import unimplemented
 from tcg.cli.x86_dump import dump
 from tcg.exec.forms import Form, Variant
 from tcg.exec.log import Line, Log
@@ -35,7 +36,6 @@ _SOFT, _BENIGN, _AGAIN = 1, 16, 32  # frontends.x86.helpers.exceptions.EVENT_*
 _PF, _NMI = 14, 2
 _M64 = (1 << 64) - 1
 _UNDEFINED = "(undefined)"
-_UNIMPLEMENTED = {1: "RDMSR of MSR {:#x}", 2: "WRMSR to MSR {:#x}", 3: "task gate, vector {:#x}"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,8 +219,7 @@ class Tracing:
         env = self._vcpu.env
         if "unimp" in self.log.items and env.get("unimplemented") != self._unimplemented:
             self._unimplemented = env.get("unimplemented")
-            what = env.get("unimplemented_what")
-            self.log.write(_UNIMPLEMENTED.get(what >> 32, "{:#x}").format(what & 0xFFFFFFFF) + " is not implemented\n")
+            self.log.write(f"{unimplemented(env.get('unimplemented_what'))} is not implemented\n")
         if event & _BENIGN and vector != _NMI and "in_asm" in self.log.items:
             self.log.write(f"Servicing hardware INT=0x{vector:02x}\n")
         if "int" not in self.log.items:

@@ -10,6 +10,7 @@ made with tb_lock held by native code.
 
 import ctypes
 import threading
+import time
 from collections.abc import Callable
 from enum import Enum
 
@@ -63,6 +64,7 @@ class VCpu:
         self.cpu = View(CPU, self._cpu_memory.hva)
         self.handlers: dict[int, Handler] = {}
         self.error: BaseException | None = None
+        self.halted_seconds = 0.0
         self._wake = threading.Condition()
         self._requests = 0  # counts requests: a halted vCPU sleeps until it changes
         self._callback = _CALLBACK_TYPE(self._called)
@@ -120,9 +122,11 @@ class VCpu:
 
     def _wait(self, seen: int) -> None:
         """Sleep until a request newer than the first `seen` ones is made (one that is held off does not count)."""
+        start = time.perf_counter()
         with self._wake:
             while self._requests == seen:
                 self._wake.wait()
+        self.halted_seconds += time.perf_counter() - start
 
     def __repr__(self) -> str:
         return f"<vCPU {self.index} pc={self.env.get('pc'):#x}>"
