@@ -5,6 +5,8 @@ not the whole immediate, the names of compare pseudo-ops, string and SSE instruc
 branches through memory have the near ones' names.
 """
 
+from dataclasses import replace
+
 import capstone
 import capstone.x86_const as cx
 
@@ -68,6 +70,10 @@ _NO_DISP_FORM = frozenset(
 # Instructions for which two equal register operands are worth (or need) a form of their own.
 _SAME = frozenset(
     ("xor", "sub", "sbb", "and", "or", "test", "cmp", "pxor", "xorps", "xorpd", "pcmpeqb", "pcmpeqw", "pcmpeqd")
+)
+# Two operands of one size; capstone takes F2 66 and 66 REX.W wrong for the one in memory.
+_EQUAL_SIZES = frozenset(
+    ("bt", "bts", "btr", "btc", "bsf", "bsr", "cmpxchg", "xadd", "popcnt", "tzcnt", "lzcnt", "imul")
 )
 _STACK_SEG = (cx.X86_REG_RSP, cx.X86_REG_RBP, cx.X86_REG_ESP, cx.X86_REG_EBP, cx.X86_REG_SP, cx.X86_REG_BP)
 _IP = (cx.X86_REG_RIP, cx.X86_REG_EIP)
@@ -222,8 +228,12 @@ def _digest(insn: capstone.CsInsn, mode: int) -> Decoded:
         regs.clear()
     elif name.startswith("cmp") and len(name) == 5 and name[3:] in ("ps", "pd", "ss", "sd"):
         shapes = [s for s in shapes if not isinstance(s, ImmShape)] + [ImmShape(1, value=raw[-1])]
+    if (name in _EQUAL_SIZES or name.startswith("cmov")) and regs:
+        sizes = [s.size for s in shapes if isinstance(s, RegShape)]
+        shapes = [replace(s, size=sizes[0]) if isinstance(s, MemShape) and sizes else s for s in shapes]
     head_end = length
-    if not in_form:
+    # A count of 0 has a form of its own, so the count tells forms apart even where it is a hole.
+    if not in_form and not (name in _COUNT_IS_HOLE and imm_at):
         head_end = disp_at if disp_size else imm_at if imm_at else length
     same = (
         name in _SAME and len(shapes) >= 2 and isinstance(shapes[0], RegShape) and isinstance(shapes[1], RegShape)

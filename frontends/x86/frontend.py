@@ -12,6 +12,7 @@ from frontends.x86.decode import MAX_LENGTH, Decoded, Decoder
 from frontends.x86.operands import RegShape, X86Key
 from frontends.x86.registry import INSTRUCTIONS, Row, Status
 from frontends.x86.state import STATE, Mode
+from frontends.x86.templates import Templates
 from tcg.exec.forms import Form, Pattern, Truncated, Variant
 from tcg.ir.block import Op
 from tcg.ir.builder import Builder
@@ -43,8 +44,12 @@ class X86Frontend:
         self.features = features
         self.undefined: dict[str, int] = {}
         self._forms: dict[X86Key, Form] = {}
+        self._templates = Templates()
 
     def decode(self, code: bytes, pc: int, mode: int) -> Pattern:
+        known = self._templates.find(code, mode)
+        if known is not None:
+            return known
         decoded = self.decoder.decode(code, pc, mode)
         if decoded is None:
             return self._not_decoded(code, mode)
@@ -52,8 +57,9 @@ class X86Frontend:
         if row is None:
             self.undefined[decoded.text] = self.undefined.get(decoded.text, 0) + 1
             return self._undefined(bytes(code[: decoded.length]), mode)
-        form = self._form(decoded.key)
-        return _pattern(decoded, form, mode)
+        pattern = _pattern(decoded, self._form(decoded.key), mode)
+        self._templates.learn(code, mode, pattern)
+        return pattern
 
     def emit(self, form: Form, variant: Variant, builder: Builder) -> None:
         key = form.key
