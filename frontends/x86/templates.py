@@ -21,6 +21,7 @@ from tcg.exec.forms import Pattern
 _REGS = STATE.offset("regs")
 _XMM = STATE.offset("xmm")
 _PREFIXES = frozenset((0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3))
+_CODE64 = int(Mode.CODE64)  # not a flag: this is asked for every new encoding
 _TWO_BYTE = 0x100  # the opcodes behind 0F
 
 # Opcodes with ModRM (SDM volume 2, appendix A), the x87 ones and those of system registers left out.
@@ -79,7 +80,7 @@ def _offset(number: int, first: int, stride: int, high_bytes: bool, rex: int) ->
 
 def _fields(code: bytes, mode: int) -> _Fields | None:
     """The encoding's class and register numbers; None: not of the kind that has templates, or cut off."""
-    if not mode & Mode.CODE64:
+    if not mode & _CODE64:
         return None
     try:
         at = 0

@@ -95,6 +95,7 @@ class Tables:
         self._relocs.extend(SCRATCH_RELOCS)
         self._form_list: list[Form] = []
         self._form_ids: dict[Any, int] = {}
+        self._newest_form: tuple[Form, int] | None = None
         self._helper_relocs: list[tuple[int, str]] = []  # (reloc index, symbol), to link again after a load
         self._fixed: dict[str, int] = {}
         self._arrays = {
@@ -116,6 +117,14 @@ class Tables:
     # ---- forms
 
     def add_form(self, form: Form) -> int:
+        newest = self._newest_form
+        if newest is not None and newest[0] is form:  # spares the hash of a key: a pattern's form is asked for twice
+            return newest[1]
+        index = self._add_form(form)
+        self._newest_form = form, index
+        return index
+
+    def _add_form(self, form: Form) -> int:
         known = self._form_ids.get(form.key)
         if known is not None:
             return known
@@ -378,6 +387,7 @@ class Tables:
             self._add_to_reloc(self._relocs.data, index, addresses[symbol])
         self._form_list = content.forms
         self._form_ids = {form.key: n for n, form in enumerate(content.forms)}
+        self._newest_form = None
         self._helper_relocs = content.helpers
         self._fixed = content.fixed
         self._publish_stencils(self._stencils.address)
