@@ -1,7 +1,7 @@
 """The x86 vCPU's architectural state in env, declared once (Intel SDM volume 1, section 3.2; volume 3, chapter 2).
 
-Flags are lazy: CF, PF, AF, ZF, SF, OF follow from cc_op, cc_dst, cc_src, cc_src2 (see `flags`); `eflags` holds every other
-bit of RFLAGS (with those six and DF clear); DF is `df` (+1 or -1).
+Flags are lazy: CF, PF, AF, ZF, SF, OF follow from cc_op, cc_dst, cc_src, cc_src2 (see `flags`); `eflags` holds every
+other bit of RFLAGS (with those six and DF clear); DF is `df` (+1 or -1).
 """
 
 from enum import IntEnum, IntFlag

@@ -24,17 +24,7 @@ import llvmlite.binding as llvm
 from tcg.runtime.registry import CORE_MODULES, RUNTIMES, Recipe
 
 MAGIC = b"tessera-runtime-1\n"
-_LIBC = ("memset", "memcpy", "memmove", "memcmp", "sched_yield", "aligned_alloc", "free")
-LIBC = (
-    "aligned_alloc",
-    "free",
-    "sched_yield",
-    "memcmp",
-    "bcmp",
-    "memcpy",
-    "memmove",
-    "memset",
-)  # all that objects may need
+LIBC = ("aligned_alloc", "free", "sched_yield", "memcmp", "bcmp", "memcpy", "memmove", "memset")  # all objects may need
 SUPPORT_MODULES = ("tcg.runtime.build", "tcg.runtime.native", "tcg.runtime.layout", "tcg.runtime.struct")
 
 
@@ -66,8 +56,6 @@ class Runtime:
     def __init__(self, code: bytes, exports: Sequence[str]) -> None:
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
-        for name in _LIBC:
-            llvm.add_symbol(name, ctypes.cast(getattr(ctypes.CDLL(None), name), ctypes.c_void_p).value)
         libc = ctypes.CDLL(None)
         for name in LIBC:
             llvm.add_symbol(name, ctypes.cast(getattr(libc, name), ctypes.c_void_p).value)

@@ -1,4 +1,4 @@
-"""Whole blocks as one piece of IR: the same meaning as their instructions one by one, and loops that can be interrupted."""
+"""Whole blocks as one piece of IR: the same meaning as their instructions one by one; loops can be interrupted."""
 
 import keystone
 import pytest

@@ -164,7 +164,9 @@ def test_cache_file_round_trip_with_other_addresses(made: Made, tmp_path: Path) 
         assert other.relocs(stencil)[3][3] == moved["helper_b"] - 4
     fresh = Form(("fresh",), "fresh")
     assert other.tables.add_form(fresh) == 600
-    assert other.machine.get("exit_stub") == other.machine.get("stencils") + STENCIL.size
+    scratch = other.machine.get("stencils")  # record 0
+    assert [other.machine.get(name) for name in FIXED] == [scratch + STENCIL.size * n for n in (1, 2, 3)]
+    assert other.relocs(View(STENCIL, other.machine.get("exit_stub")))[3][3] == moved["helper_b"] - 4
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "key", "helper", "absent"])
