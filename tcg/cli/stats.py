@@ -124,20 +124,22 @@ def _execution(c: dict[str, int]) -> Iterator[str]:
 
 
 def _times(engine: Engine, c: dict[str, int]) -> Iterator[str]:
-    """Seconds of the vCPU's thread. Callbacks for translation come out of assembly, all others out of JIT code."""
+    """Seconds of the vCPU's thread, callbacks into Python apart from the native stage that makes them."""
     hz = engine.rate.hz()
-    translating = engine.translation_seconds
-    callbacks = c["callback_cycles"] / hz
-    devices = max(callbacks - translating, 0.0)
     stages: dict[str, float] = {}
     translator = engine.translator_if_used
     if translator is not None:
         stages |= translator.times.seconds
-    stages["assemble and install"] = max(c["assemble_cycles"] / hz - translating, 0.0)
-    stages["run"] = max(c["exec_cycles"] / hz - devices, 0.0)
-    stages["devices"] = devices
+    stages["assemble"] = (c["assemble_cycles"] - c["install_cycles"]) / hz
+    stages["install"] = (c["install_cycles"] + c["chain_cycles"]) / hz
+    stages["run"] = c["exec_cycles"] / hz
+    stages["devices"] = max(c["callback_cycles"] / hz - engine.translation_seconds, 0.0)
     stages["halted"] = engine.vcpu.halted_seconds
-    notes = {"run": "JIT code and native helpers", "devices": "callbacks into Python from JIT code"}
+    notes = {
+        "install": "page lists, hash table, chaining",
+        "run": "JIT code and native helpers",
+        "devices": "callbacks into Python other than translation",
+    }
     yield "Time by stage (s):"
     for name, seconds in stages.items():
         yield f"  {name:<22}{seconds:9.3f}  {notes.get(name, '')}".rstrip()

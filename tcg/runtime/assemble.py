@@ -21,7 +21,7 @@ from tcg.runtime.layout import (
     Callback,
 )
 from tcg.runtime.match import choose, collect, host_error, track_status
-from tcg.runtime.memory import ld8, ld32, ld64, least, memcpy, memset, native, st8, st32, st64
+from tcg.runtime.memory import ld8, ld32, ld64, least, memcpy, memset, native, rdtsc, st8, st32, st64
 from tcg.runtime.place import BLOCK_LINK, LINE, lay
 from tcg.runtime.qht import qht_add_locked
 from tcg.runtime.tlb import entry_gpa, page_of, tlb_find
@@ -34,6 +34,7 @@ _INSNS = CPU.offset("insns")
 _FETCH = CPU.offset("fetch")
 _FETCH_BYTES = 32
 _S_BLOCKS = CPU.offset("stats") + STATS.offset("blocks")
+_S_INSTALL = CPU.offset("stats") + STATS.offset("install_cycles")
 _S_INSNS = CPU.offset("stats") + STATS.offset("insns")
 _S_GUEST = CPU.offset("stats") + STATS.offset("guest_bytes")
 _S_HOST = CPU.offset("stats") + STATS.offset("host_bytes")
@@ -141,8 +142,10 @@ def assemble_locked(env: int, pc: int, limit: int, keep: int) -> int:
     st64(machine + _BLOCK_TOP, block + _BLOCK_SIZE)
     if keep != 0:
         st32(block + _B_VALID, 1)
+        begun = rdtsc()
         register_locked(machine, block)
         qht_add_locked(machine, block)
+        st64(cpu + _S_INSTALL, ld64(cpu + _S_INSTALL) + rdtsc() - begun)
     st64(cpu + _S_BLOCKS, ld64(cpu + _S_BLOCKS) + 1)
     st64(cpu + _S_INSNS, ld64(cpu + _S_INSNS) + count)
     st64(cpu + _S_GUEST, ld64(cpu + _S_GUEST) + size)

@@ -237,7 +237,7 @@ QHT_MAP = Struct(
 )
 
 STATS_NAMES = (
-    *("blocks", "insns", "guest_bytes", "host_bytes", "lookups", "jc_hits", "qht_hits", "chained", "unchained"),
+    *("blocks", "insns", "guest_bytes", "host_bytes", "lookups", "jc_hits", "qht_hits", "chained"),
     *(
         "tlb_misses",
         "victim_hits",
@@ -250,7 +250,7 @@ STATS_NAMES = (
     ),
     *("mmio", "code_stores", "invalidations", "reflows", "flushes", "callbacks", "pattern_misses", "stencil_misses"),
     *("deliveries", "interrupts", "page_crossings", "assemble_cycles", "callback_cycles", "exec_cycles"),
-    *("samples", "hot_blocks"),
+    *("samples", "hot_blocks", "install_cycles", "chain_cycles"),
 )
 STATS = Struct(
     "Stats",

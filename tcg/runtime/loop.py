@@ -80,6 +80,8 @@ _DELIVERIES = _STATS + STATS.offset("deliveries")
 _INTERRUPTS = _STATS + STATS.offset("interrupts")
 _ASSEMBLE_CYCLES = _STATS + STATS.offset("assemble_cycles")
 _EXEC_CYCLES = _STATS + STATS.offset("exec_cycles")
+_CALLBACK_CYCLES = _STATS + STATS.offset("callback_cycles")
+_CHAIN_CYCLES = _STATS + STATS.offset("chain_cycles")
 _EXITS = _STATS + STATS.offset("exits")
 _STEP_MODES = MACHINE.offset("step_modes")
 _JC_TABLE = JUMP_CACHE.offset("table")
@@ -111,7 +113,7 @@ def translate_block(env: int, pc: int, limit: int, keep: int) -> int:
     """assemble_locked under the lock, after a flush if the buffer is full; a record, or 0 with env.exception set."""
     cpu = ld64(env + _ENV_CPU)
     machine = ld64(cpu + _MACHINE)
-    start = rdtsc()
+    start = rdtsc() - ld64(cpu + _CALLBACK_CYCLES)
     tb_lock(machine)
     block = assemble_locked(env, pc, limit, keep)
     if block == FULL:
@@ -120,7 +122,8 @@ def translate_block(env: int, pc: int, limit: int, keep: int) -> int:
         if block == FULL:
             block = host_error(env)
     tb_unlock(machine)
-    st64(cpu + _ASSEMBLE_CYCLES, ld64(cpu + _ASSEMBLE_CYCLES) + rdtsc() - start)
+    net = rdtsc() - ld64(cpu + _CALLBACK_CYCLES) - start
+    st64(cpu + _ASSEMBLE_CYCLES, ld64(cpu + _ASSEMBLE_CYCLES) + net)
     if block != 0 and ld64(cpu + _TRACE) & _TRACE_BLOCKS != 0:
         ask(env, _TRACE_BLOCK, block, 0, 0)
     return block
@@ -204,6 +207,7 @@ def find_block(env: int) -> int:
         if whole and ld32(block + _B_VALID) != 0 and ld64(cpu + _TRACE) & _TRACE_ENTRIES == 0:
             remember(jc, pc, block, local)
     if last != 0 and ld64(cpu + _TRACE) & _TRACE_UNCHAINED == 0:
+        begun = rdtsc()
         tb_lock(machine)
         if ld64(block + _B_GPA2) == -1:
             chain_locked(machine, last, block)
@@ -211,6 +215,7 @@ def find_block(env: int) -> int:
             divert_locked(env, last)
         tb_unlock(machine)
         st64(cpu + _CHAINED, ld64(cpu + _CHAINED) + 1)
+        st64(cpu + _CHAIN_CYCLES, ld64(cpu + _CHAIN_CYCLES) + rdtsc() - begun)
     return block
 
 
@@ -258,9 +263,10 @@ def run(env: int) -> int:
     if traced != 0:
         ask(env, _TRACE_ENTRY, block, 0, 0)
     st32(cpu + _IN_BLOCK, 1)
-    start = rdtsc()
+    start = rdtsc() - ld64(cpu + _CALLBACK_CYCLES)
     enter(env, ld64(block + _B_CODE))
-    st64(cpu + _EXEC_CYCLES, ld64(cpu + _EXEC_CYCLES) + rdtsc() - start)
+    net = rdtsc() - ld64(cpu + _CALLBACK_CYCLES) - start
+    st64(cpu + _EXEC_CYCLES, ld64(cpu + _EXEC_CYCLES) + net)
     st32(cpu + _IN_BLOCK, 0)
     reason = ld32(env + _EXIT_REASON)
     st32(env + _EXCEPTION, 0)
