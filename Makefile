@@ -34,6 +34,8 @@ $(STAMP): pyproject.toml
 	@.ci/system-packages python3-venv=python3-venv
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@echo 'building the native run-time (20 s; again by itself when its sources change)'
+	@$(BIN)/python -c 'from frontends.x86.recipe import RUNTIME; from tcg.runtime.object import load; load(RUNTIME)'
 	@touch $@
 
 # What the tests and benchmarks compare with and build guest programs by. None is needed to run a guest.
