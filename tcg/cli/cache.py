@@ -18,6 +18,7 @@ from pathlib import Path
 
 from frontends.x86 import recipe as x86_recipe
 from tcg.exec.cache import source_hash
+from tcg.exec.hot_store import HotStore
 from tcg.exec.memory_map import Mapping
 from tcg.exec.seeds import collect
 from tcg.exec.tables import Tables, TablesError, parse, read_file
@@ -26,7 +27,7 @@ from tcg.runtime.object import cache_directory, load, source_key, unpack
 from tcg.runtime.registry import RUNTIMES
 from tcg.runtime.struct import View
 
-_RUNTIME, _TABLES, _UNFINISHED = "runtime-", "tables-", ".tmp"
+_RUNTIME, _TABLES, _HOT, _UNFINISHED = "runtime-", "tables-", "hot-", ".tmp"
 _COUNTED = ("forms", "patterns", "stencils")
 _DEMO = ("-demo", "-m", "64", "-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-append", "exit")
 _DEMO_PASSED = 0x10 << 1 | 1
@@ -59,12 +60,14 @@ def _look(path: Path, tables_key: str) -> Entry:
         return Entry(path, "?", f"unreadable: {error.strerror}", False)
     if path.is_symlink() or not path.is_file():
         return Entry(path, "directory" if path.is_dir() else "?", "not of these caches, left alone", False, size)
-    if path.name.startswith((_RUNTIME, _TABLES)) and path.suffix == _UNFINISHED:
+    if path.name.startswith((_RUNTIME, _TABLES, _HOT)) and path.suffix == _UNFINISHED:
         return Entry(path, "unfinished write", "left by a run that was killed", True, size)
     if path.name.startswith(_RUNTIME) and path.suffix == ".o":
         return _runtime(path, size)
     if path.name.startswith(_TABLES) and path.suffix == ".bin":
         return _tables(path, size, tables_key)
+    if path.name.startswith(_HOT) and path.suffix == ".bin":
+        return _hot(path, size, tables_key)
     return Entry(path, "?", "foreign, left alone", False, size)
 
 
@@ -99,6 +102,17 @@ def _tables(path: Path, size: int, key: str) -> Entry:
         return Entry(path, kind, "damaged: ignored and replaced", True, size)
     counts = ", ".join(f"{content.count(name)} {name}" for name in _COUNTED)
     return Entry(path, f"{kind}: {counts}", _state(current=True), True, size)
+
+
+def _hot(path: Path, size: int, key: str) -> Entry:
+    kind = f"hot blocks, {path.stem.removeprefix(_HOT)}"
+    if not os.access(path, os.R_OK):
+        return Entry(path, kind, "unreadable", True, size)
+    if read_file(path) is None:
+        return Entry(path, kind, "damaged: ignored and replaced", True, size)
+    store = HotStore(path, key)
+    store.load()
+    return Entry(path, f"{kind}: {len(store)} blocks", _state(current=len(store) > 0), True, size)
 
 
 def _state(*, current: bool) -> str:

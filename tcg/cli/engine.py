@@ -27,6 +27,7 @@ from tcg.cli.x86_dump import dump
 from tcg.cli.x86_state import enter_kernel
 from tcg.exec.cache import TableCache
 from tcg.exec.hot import HotBlocks
+from tcg.exec.hot_store import HotStore
 from tcg.exec.machine import NativeMachine, RamRange
 from tcg.exec.memory_map import Mapping
 from tcg.exec.translate import Compiler, Translator
@@ -282,7 +283,8 @@ class Engine:
         """Begin to sample for hot blocks; logs want blocks as they were translated."""
         if self.config.hot_blocks and not self.config.log_items:
             command = [sys.executable, "-m", "tcg.cli.hot_worker", ",".join(sorted(self.features))]
-            self.hot = HotBlocks(self.vcpu, command)
+            store = HotStore(self.cache.path.with_name(self.cache.path.name.replace("tables-", "hot-")), self.cache.key)
+            self.hot = HotBlocks(self.vcpu, command, store)
             self.hot.start()
 
     def report_error(self) -> None:

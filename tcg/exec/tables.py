@@ -434,7 +434,7 @@ def parse(packed: memoryview) -> Content:
     """What `Tables.dump` wrote; TablesError if it is anything else. Runs nothing that the file names."""
     try:
         at = 8 + int.from_bytes(packed[:8], "little")
-        sizes, forms, helpers, fixed = _Unpickler(io.BytesIO(packed[8:at])).load()
+        sizes, forms, helpers, fixed = Unpickler(io.BytesIO(packed[8:at])).load()
         arrays = {}
         for name, size in sizes:
             arrays[name] = packed[at : at + size]
@@ -457,7 +457,7 @@ def parse(packed: memoryview) -> Content:
     return Content(arrays, list(forms), list(helpers), dict(fixed))
 
 
-class _Unpickler(pickle.Unpickler):
+class Unpickler(pickle.Unpickler):
     """Forms and their keys are plain data: dataclasses and enums of our own packages, each named where it is defined.
 
     No function can be named, nor anything that one of our modules imports, so that a file can build values only.
