@@ -1,5 +1,6 @@
 """Templates of the MMX and SSE instructions, states that make them interesting, and MXCSR for the interpreter."""
 
+import functools
 import random
 import struct
 from collections.abc import Callable
@@ -185,6 +186,17 @@ def string_vector(rng: random.Random, symbols: int) -> int:
     return int.from_bytes(bytes(rng.randrange(symbols) for _ in range(16)), "little")
 
 
+_POOL_SIZE = 1 << 12
+
+
+@functools.cache
+def _pool(kind: str, symbols: int) -> list[int]:
+    """Vectors to choose from: making them takes longer than running the instruction."""
+    rng = random.Random(f"{kind} {symbols}")
+    make = {"float": float_vector, "integer": integer_vector, "string": lambda rng: string_vector(rng, symbols)}[kind]
+    return [make(rng) for _ in range(_POOL_SIZE)]
+
+
 def address(case: Case, state: State) -> int:
     """gva of the case's memory operand (its displacement is the whole when it has no registers)."""
     base = state.regs[case.base] if case.base >= 0 else 0
@@ -196,12 +208,13 @@ def prepare(chapter: str, case: Case, state: State, rng: random.Random) -> None:
     """Vectors that matter for the chapter, in registers and memory; most memory operands aligned."""
     symbols = rng.choice((2, 3, 256))
 
-    def vector() -> int:
-        if chapter == "string":
-            return string_vector(rng, symbols)
-        return float_vector(rng) if chapter == "float" or "cvt" in case.text else integer_vector(rng)
+    kind = "string" if chapter == "string" else "float" if chapter == "float" or "cvt" in case.text else "integer"
+    pool = _pool(kind, symbols if kind == "string" else 0)
 
-    state.xmm = [vector() for _ in range(16)]
+    def vector() -> int:
+        return rng.choice(pool)
+
+    state.xmm = rng.choices(pool, k=16)
     if rng.randrange(4) == 0:
         state.xmm[1] = state.xmm[0]
     rounding = rng.randrange(4) << 13 | rng.randrange(2) << 15 | rng.randrange(2) << 6
