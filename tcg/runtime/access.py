@@ -71,6 +71,9 @@ _PAGES = MACHINE.offset("pages")
 _BLOCKS = PAGE.offset("blocks")
 _LINES = PAGE.offset("lines")
 _WRITABLE = PAGE.offset("writable")
+_CHURN = PAGE.offset("churn")
+_IDLE = PAGE.offset("idle")
+_PATIENCE = 8  # stores
 _REFLOW = int(ExitReason.REFLOW)
 _MMIO_READ = int(Callback.MMIO_READ)
 _MMIO_WRITE = int(Callback.MMIO_WRITE)
@@ -144,9 +147,17 @@ def code_store(env: int, gpa: int, size: int) -> int:
 
 @native
 def code_gone(env: int, entry: int, gpa: int) -> None:
-    """Let stores through `entry` be fast again once its page has no translation left."""
+    """Let stores through `entry` be fast again once its page has no translation left.
+
+    To protect it again means a walk through every TLB: a page that goes to and fro has to do without code for longer
+    and longer (code that is patched and run in turns would pay for the walk each time).
+    """
     page = page_of(ld64(ld64(env + _ENV_CPU) + _MACHINE), gpa)
     if ld64(page + _BLOCKS) == 0:
+        idle = ld32(page + _IDLE) + 1
+        if idle < (ld32(page + _CHURN) - 1) * _PATIENCE:
+            st32(page + _IDLE, idle)
+            return
         st64(page + _WRITABLE, 1)
         st64(entry + _WRITE, ld64(entry + _WRITE) & ~TLB_NOTDIRTY)
 

@@ -11,6 +11,7 @@ crosses a cache line.
 
 from tcg.runtime.layout import (
     BLOCK,
+    CHURN_LIMIT,
     CPU,
     EXIT_SLOT,
     JC_BITS,
@@ -58,6 +59,8 @@ _SLOT_SIZE = EXIT_SLOT.size
 _P_BLOCKS = PAGE.offset("blocks")
 _P_LINES = PAGE.offset("lines")
 _P_WRITABLE = PAGE.offset("writable")
+_P_CHURN = PAGE.offset("churn")
+_P_IDLE = PAGE.offset("idle")
 _JC_SIZE = JUMP_CACHE.size
 _JC_TABLE = JUMP_CACHE.offset("table")
 _JC_ENTRY_SIZE = JC_ENTRY.size
@@ -133,6 +136,8 @@ def page_add_locked(machine: int, page: int, gpa: int, block: int, which: int) -
         for i in range(ld64(machine + _CPU_COUNT)):
             tlb_protect(ld64(machine + _CPUS + 8 * i), gpa & -4096)
         st64(page + _P_WRITABLE, 0)
+        st32(page + _P_CHURN, least(ld32(page + _P_CHURN) + 1, CHURN_LIMIT))
+    st32(page + _P_IDLE, 0)
     st64(block + _NEXT_IN_PAGE + 8 * which, ld64(page + _P_BLOCKS))
     st64(page + _P_BLOCKS, block | which)
     st64(page + _P_LINES, ld64(page + _P_LINES) | block_lines(block, which))

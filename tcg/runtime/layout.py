@@ -142,12 +142,14 @@ BLOCK = Struct(
     field("incoming", 8, "first ExitSlot chained to this block"),
     field("exits", EXIT_SLOT.size, count=2, align=8),
 )
+CHURN_LIMIT = 128
 PAGE = Struct(
     "Page",
     field("blocks", 8, "hva of the first Block that has bytes here, or 0"),
     field("lines", 8, "a bit for each 64-byte line that has translated bytes (a superset)"),
     field("writable", 8, "nonzero: a TLB may hold a plain write entry for it"),
-    field("spare", 8),
+    field("churn", 4, "how often it got its first translation while writable, up to CHURN_LIMIT"),
+    field("idle", 4, "slow stores since it lost its last translation"),
 )
 RAM_RANGE = Struct(
     "RamRange",
