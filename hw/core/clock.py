@@ -56,11 +56,15 @@ class HostClock:
         if self._paused_at is None:
             self._paused_at = self.now_ns()
 
-    def resume(self) -> None:
-        """Virtual time goes on where it stood."""
-        if self._paused_at is not None:
-            self._offset_ns = time.monotonic_ns() - self._paused_at
-            self._paused_at = None
+    def resume(self) -> int:
+        """Virtual time goes on where it stood; how long it has stood still, in ns of the host's time."""
+        if self._paused_at is None:
+            return 0
+        offset = time.monotonic_ns() - self._paused_at
+        stood = offset - self._offset_ns
+        self._offset_ns = offset
+        self._paused_at = None
+        return stood
 
 
 class FakeClock:

@@ -196,15 +196,17 @@ class Engine:
 
     @contextmanager
     def _time_stands_still(self) -> Iterator[None]:
-        """Guest time does not pass while LLVM works: a first boot would miss timer interrupts that it waits for."""
+        """Guest time does not pass while LLVM works: a first boot would miss timer interrupts that it waits for.
+
+        The TSC is held back by what the clock says it stood still, or the kernel's clocksource watchdog sees them part.
+        """
         env = self.vcpu.env
-        ticks = self.machine.runtime.call("host_tsc")
         self._clock.pause()
         try:
             yield
         finally:
-            self._clock.resume()
-            env.set("tsc_offset", env.get("tsc_offset") - (self.machine.runtime.call("host_tsc") - ticks))
+            stood = self._clock.resume()
+            env.set("tsc_offset", env.get("tsc_offset") - stood * self._clock.tsc_hz // 1_000_000_000)
 
     # --- callbacks
     def _handlers(self) -> None:
