@@ -9,6 +9,7 @@ import random
 from dataclasses import dataclass
 
 import numpy as np
+from unit.backends.llvm.laying import gates
 from unit.frontends.x86.helpers.x86guest import load_runtime
 
 from frontends.x86.flags import CcOp, status
@@ -21,7 +22,6 @@ from fuzz.x86.stencils import _FELL_THROUGH, StencilRunner
 from tcg.exec.forms import Pattern, Stencil, Variant
 from tcg.opt.pipeline import optimize
 from tcg.runtime.layout import GUEST_BASE, ExitReason
-from unit.backends.llvm.laying import gates
 
 _STATUS, _STICKY, _DF = 0x8D5, 0x3F, 0x400
 _XMM, _FP, _TAGS = STATE.offset("xmm"), STATE.offset("fpregs"), STATE.offset("fpu_tags")
@@ -87,13 +87,8 @@ class BatchStencils(StencilRunner):
         count = len(memories)
         env = np.empty_like(images)
         memory = np.empty((count, DATA_SIZE), np.uint8)
-        source, row, out, env_at, ram_at = (
-            images.ctypes.data,
-            env.ctypes.data,
-            memory.ctypes.data,
-            machine.env_at,
-            machine.ram_at,
-        )
+        source, row, out = images.ctypes.data, env.ctypes.data, memory.ctypes.data
+        env_at, ram_at = machine.env_at, machine.ram_at
         for data in memories:
             move(env_at, source, STATE.size)
             move(ram_at, data, DATA_SIZE)

@@ -28,7 +28,7 @@ from fuzz.x86.cases import Case, Template, aim, cases_of, expand
 from fuzz.x86.harness import Judge, Judges, Prepare, Problem, _fresh_pc, ours, run_case
 from fuzz.x86.oracles import unicorn_cpu
 from fuzz.x86.ours import MODE32, MODE64, Ours, differences
-from fuzz.x86.state import DATA_SIZE, Result, State
+from fuzz.x86.state import CODE, DATA_SIZE, Result, State
 from tcg.exec.forms import Variant
 
 _STATUS = 0x8D5
@@ -50,12 +50,22 @@ class Chapter:
     branches: bool = False
 
 
+def _not_canonical(problem: Problem) -> bool:
+    """CPUs check the target of JMP, CALL and RET before they leave; we, as QEMU, when the target is fetched."""
+    texts = problem.what
+    if problem.judge != "host" or texts[0] != "fault: -0x1 != 0xd":
+        return False
+    target = next(int(t.split()[1], 16) for t in texts if t.startswith("pc: "))
+    return problem.case.text.startswith(("jmp", "call", "ret")) and target >> 47 not in (0, (1 << 17) - 1)
+
+
 def chapters() -> dict[str, Chapter]:
     found = []
     for name, templates in integer.CHAPTERS.items():
         found.append(Chapter(
             name, templates, lambda c, s, r, name=name: test_integer._prepare(name, c, s, r),
             undefined=test_integer._undefined, unicorn_wrong=test_integer._unicorn_wrong, branches=name == "control",
+            known=_not_canonical if name == "control" else None,
         ))  # fmt: skip
     for name in simd.CHAPTERS:
         found.append(Chapter(
@@ -79,6 +89,7 @@ class Count:
     unicorn: int = 0
     interpreter: int = 0
     faults: int = 0
+    known: int = 0
     mismatches: int = 0
     seconds: float = 0.0
     problems: list[str] = dataclasses.field(default_factory=list)
@@ -99,11 +110,11 @@ class Form:
         unique = {case.code: case for case in cases_of(one, self.rng, encodings)}
         cases = list(unique.values())
         mine = self.chapter.ours()
-        pcs = [_fresh_pc(self.code64) for _ in cases]
-        patterns = [mine.decode(case.code, pc, self.mode) for case, pc in zip(cases, pcs, strict=True)]
-        batches.batch_stencils().compile_all(patterns)
+        batches.batch_stencils().compile_all([mine.decode(case.code, CODE, self.mode) for case in cases])
         each, sampled = -(-states // len(cases)), -(-sample // len(cases))
-        for case, pc, pattern in zip(cases, pcs, patterns, strict=True):
+        for case in cases:
+            pc = _fresh_pc(self.code64)  # just before it is used: Unicorn begins anew when they wrap around
+            pattern = mine.decode(case.code, pc, self.mode)
             ran, wrong = batches.run_stencils(case, pattern, pc, self._states(case, each))
             self.count.states += each
             self.count.faults += int((ran.faults >= 0).sum())
@@ -140,6 +151,7 @@ class Form:
 
     def _problem(self, problem: Problem) -> None:
         if self.chapter.known is not None and self.chapter.known(problem):
+            self.count.known += 1
             return
         self.count.mismatches += 1
         if len(self.count.problems) < 3:
@@ -195,7 +207,7 @@ def forms(chosen: list[Chapter], seed: int) -> Iterator[Form]:
 
 
 def summary(counts: list[dict[str, object]]) -> str:
-    names = ("forms", "states", "host", "unicorn", "interpreter", "faults", "mismatches", "errors")
+    names = ("forms", "states", "host", "unicorn", "interpreter", "faults", "known", "mismatches", "errors")
     totals: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
     for count in counts:
         for total in (totals[str(count["chapter"])], totals["all"]):

@@ -1,8 +1,8 @@
 """The host CPU as a judge of batches: user-level instructions of 64- and 32-bit code, branches and faults included.
 
 A context block at a low address holds what a stub loads before the instruction and stores after it. What faults or
-branches ends in a signal; a handler of machine code takes the registers from the signal frame and returns to the caller,
-so a fault that our side did not foresee is a difference and not the end of the process.
+branches ends in a signal; a handler of machine code takes the registers from the signal frame and returns to the
+caller, so a fault that our side did not foresee is a difference and not the end of the process.
 
 Only for processes of their own (see campaign): the handlers of SIGSEGV and its kin are the fuzzer's.
 """

@@ -19,7 +19,7 @@ def _prepare(chapter: str, case: Case, state: State, rng: random.Random) -> None
     regs = state.regs
     mask = (1 << 64) - 1 if case.code64 else (1 << 32) - 1
     name = case.text.removeprefix("lock ").split()[0]
-    if name == "xlatb" or case.code[-1] == 0xD7:
+    if name == "xlatb" or case.text == ".byte 64d7":
         base = DATA + rng.randrange(DATA_SIZE - 256)
         regs[Reg.RBX] = base - (state.fs_base if case.code[0] == 0x64 else 0) & mask
     elif chapter == "string":
