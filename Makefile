@@ -41,7 +41,7 @@ $(STAMP): pyproject.toml
 # What the tests and benchmarks compare with and build guest programs by. None is needed to run a guest.
 system-packages:
 	@.ci/system-packages qemu-system-x86_64=qemu-system-x86 iasl=acpica-tools gcc=gcc \
-		/usr/include/x86_64-linux-gnu/sys/types.h=libc6-dev cpio=cpio perl=perl openssl=openssl
+		/usr/include/x86_64-linux-gnu/sys/types.h=libc6-dev cpio=cpio perl=perl openssl=openssl /usr/sbin/dmidecode=dmidecode
 
 $(TBENCH): $(TBENCH_FILES)
 	@$(MAKE) --no-print-directory -C benchmarks/guest OUT=$(abspath $@) CC=$(CC)
