@@ -23,7 +23,10 @@ CHAPTERS = (
     "insn_sse_move", "insn_sse_shuffle", "insn_sse_int", "insn_sse_fp", "insn_sse_misc", "insn_mmx", "insn_x87",
 )  # fmt: skip
 _UD = 6
-_MORE = (bytes(MAX_LENGTH), b"\x90" * MAX_LENGTH, b"\xc0" * MAX_LENGTH)  # bytes that may complete what is cut off
+# Opcodes that 64-bit code does not have, whatever follows (SDM volume 2, appendix A, table A-2, superscript i64); 62,
+# C4 and C5 begin EVEX and VEX instructions there.
+_NOT_IN_64_BIT = bytes.fromhex("06 07 0e 16 17 1e 1f 27 2f 37 3f 60 61 82 9a ce d4 d5 d6 ea")
+_LEGACY_PREFIXES = bytes((0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3))
 # Where BMI1 or LZCNT is not announced, the F3 prefix is ignored (SDM volume 2, TZCNT and LZCNT).
 _IGNORED_PREFIX = {"tzcnt": "bsf", "lzcnt": "bsr"}
 _EXITS = frozenset(("goto_tb", "goto_ptr", "exit"))
@@ -113,12 +116,21 @@ class X86Frontend:
         return form
 
     def _not_decoded(self, code: bytes, mode: int) -> Pattern:
-        """capstone knows nothing that begins so: an undefined instruction, unless more bytes could complete it."""
-        if len(code) < MAX_LENGTH and any(self.decoder.decode(code + more, 0, mode) for more in _MORE):
+        """capstone knows nothing that begins so: an undefined instruction, unless more bytes could complete it.
+
+        Heads stay prefix-free: where the opcode alone decides, it ends the head wherever the page ends.
+        """
+        at = len(code) - len(code.lstrip(_LEGACY_PREFIXES))
+        if mode & Mode.CODE64 and code[at : at + 1] and code[at] & 0xF0 == 0x40:  # REX
+            at += 1
+        if mode & Mode.CODE64 and at < min(len(code), MAX_LENGTH) and code[at] in _NOT_IN_64_BIT:
+            head = bytes(code[: at + 1])
+        elif len(code) < MAX_LENGTH:
             raise Truncated
-        text = bytes(code[:MAX_LENGTH]).hex()
-        self.undefined[text] = self.undefined.get(text, 0) + 1
-        return self._undefined(bytes(code[:MAX_LENGTH]), mode)
+        else:
+            head = bytes(code[:MAX_LENGTH])
+        self.undefined[head.hex()] = self.undefined.get(head.hex(), 0) + 1
+        return self._undefined(head, mode)
 
     def _undefined(self, head: bytes, mode: int) -> Pattern:
         key = X86Key("(undefined)", mode & (Mode.CODE64 | Mode.CODE32), False, 0, 4, 8, False, ())

@@ -11,10 +11,11 @@ Everything here runs under tb_lock. Both results stay in the tables, and with `c
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from tcg.exec.forms import Form, Frontend, Pattern, Stencil, Truncated, Variant
+from tcg.exec.tables import TablesError
 from tcg.ir.block import Block
 from tcg.ir.builder import Builder
 
@@ -88,12 +89,20 @@ class Translator:
                 return at > 0
             self.times.add("decode", start)
             self.tables.add_form(pattern.form)
-            self.tables.add_pattern(mode, pattern)
+            self._add_pattern(mode, pattern, code[at:])
             self.changed = True
             at += pattern.length
             if pattern.form.ends_block or at >= len(code) or self.tables.find_pattern(mode, code[at:]) >= 0:
                 break
         return True
+
+    def _add_pattern(self, mode: int, pattern: Pattern, code: bytes) -> None:
+        """Heads that would not be prefix-free are the frontend's mistake, but a guest chooses the bytes that show it:
+        such an encoding is known by all of its bytes instead."""
+        try:
+            self.tables.add_pattern(mode, pattern)
+        except TablesError:
+            self.tables.add_pattern(mode, replace(pattern, head=bytes(code[: pattern.length])))
 
     def ir(self, form: Form, variant: Variant) -> Block:
         """The optimized IR of one (form, variant)."""

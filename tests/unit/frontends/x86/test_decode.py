@@ -130,16 +130,28 @@ def test_immediates() -> None:
 
 
 def test_cut_off_encodings(frontend: X86Frontend) -> None:
-    for code in ("48", "488b", "488b85", "488b85112233", "0f", "66", "f3", "c744240811"):
+    for code in (
+        *("48", "488b", "488b85", "488b85112233", "0f", "66", "f3", "c744240811"),
+        # Few continuations of these are instructions: LOCK CMPXCHG, PALIGNR, CRC32, CMPXCHG8B, RDRAND, VEX.
+        *("f00f", "f0480f", "660f3a", "0f3a", "f20f38", "f2480f38", "0fc7", "480fc7", "f30fc7", "c4", "c4e2", "c5"),
+    ):
         with pytest.raises(Truncated):
             frontend.decode(bytes.fromhex(code), 0x1000, LONG)
 
 
 @pytest.mark.parametrize("code", ["06", "0fff", "d6", "62f1", "f089c8", "f0" * 15, "0f0a", "66" * 15])
 def test_undefined_encodings_raise_ud(frontend: X86Frontend, code: str) -> None:
-    pattern = frontend.decode(bytes.fromhex(code), 0x1000, LONG)
+    pattern = frontend.decode(bytes.fromhex(code).ljust(15, b"\x90"), 0x1000, LONG)
     assert pattern.form.ends_block and pattern.form.may_fault
     assert pattern.form.name.startswith(("(undefined)", "ud0"))
+
+
+@pytest.mark.parametrize("code", ["06", "d4", "66f248d4", "60"])
+def test_opcodes_of_other_modes_have_the_same_head_at_the_end_of_a_page(frontend: X86Frontend, code: str) -> None:
+    """Heads are prefix-free: what stands behind must not change them."""
+    alone = frontend.decode(bytes.fromhex(code), 0x1000, LONG)
+    assert alone.head == bytes.fromhex(code)
+    assert frontend.decode(bytes.fromhex(code).ljust(15, b"\x90"), 0x1000, LONG) == alone
 
 
 @pytest.mark.parametrize("code", ["48" * 14 + "90", "2e" * 10 + "4889d8"])
