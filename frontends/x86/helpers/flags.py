@@ -68,7 +68,7 @@ def status_flags(op: int, dst: int, src: int, src2: int) -> int:
         af = 16 if dst & 15 == 0 else 0
     elif family == DEC:
         cf = src
-        of = 1 if dst == shl(1, top) - 1 else 0
+        of = 1 if dst == lsr(mask, 1) else 0  # not shl(1, top) - 1, which is no int64 in plain Python
         af = 16 if dst & 15 == 15 else 0
     elif family == SHL:
         cf = lsr(src, top) & 1
