@@ -43,6 +43,9 @@ from tcg.exec.vcpu import StopCause
 from tcg.runtime.layout import Interrupt
 
 
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
 @dataclass(slots=True)
 class Ending:
     """How the run ends: exit status, whether it is over, and whether the guest asked for a reset instead."""
@@ -277,7 +280,7 @@ class System:
 
     def run(self) -> int:
         """Run to the end; the exit status."""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in _SIGNALS:
             signal.signal(number, self._on_signal)
         thread = threading.Thread(target=self._run_vcpu, name="vcpu0", daemon=True)
         thread.start()
@@ -318,9 +321,17 @@ def _rtc(config: RunConfig) -> RtcConfig:
     return RtcConfig(base=base, clock=RtcClock[config.rtc_clock.upper()])
 
 
+def _not_yet_running(number: int, _frame: FrameType | None) -> None:
+    """A signal before the guest runs: end, and let the terminal be restored on the way out."""
+    os.write(2, f"tessera: terminating on signal {number}\n".encode())
+    sys.exit(0)
+
+
 def run_system(config: RunConfig) -> int:
     """Build and run; errors of the command line or the host become one clear line and status 1."""
     sys.setswitchinterval(0.0005)
+    for number in _SIGNALS:
+        signal.signal(number, _not_yet_running)
     try:
         system = System(config)
     except (BootError, ChardevError, CpuError, OptionError, OSError) as error:
