@@ -136,6 +136,7 @@ class Emitter:
         self.ops: list[Op] = []  # the block's
         self.compared: dict[Op, list[str]] = {}  # comparisons that were made with an earlier one
         self.shared: dict[Op, tuple[str, str]] = {}  # such a pair's store: (i1 whether it hits, host address)
+        self.float_bits: dict[Operand, Operand] = {}  # integers that are the bits of a float
         self.volatile = False  # more than one guest memory access: none may be merged, split or repeated
         self._count = 0
 

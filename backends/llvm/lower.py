@@ -105,6 +105,8 @@ def _unary_intrinsic(e: Emitter, op: Op) -> None:
 
 @lowers("zext", "sext", "trunc", "bitcast")
 def _convert(e: Emitter, op: Op) -> None:
+    if op.name == "bitcast" and op.ins[0].type in (F32, F64):
+        e.float_bits[op.outs[0]] = op.ins[0]
     e.set(op.outs[0], f"{op.name} {e.typed(op.ins[0])} to {LLVM_TYPE[op.outs[0].type]}")
 
 

@@ -203,6 +203,9 @@ def _vext(e: Emitter, op: Op) -> None:
 def _vins(e: Emitter, op: Op) -> None:
     lane: Lane = attr(op, "lane")
     value = f"i{lane.width} {e.value(op.ins[1])}"
+    if op.ins[1] in e.float_bits:  # not by way of an integer register
+        lane = Lane.S if lane is Lane.W else Lane.DF
+        value = e.typed(e.float_bits[op.ins[1]])
     kind = vector_type(lane)
     _out(e, op, kind, e.new(f"insertelement {lanes(e, op.ins[0], lane)}, {value}, i64 {attr(op, 'index')}"))
 

@@ -52,6 +52,11 @@ class X86Insn:
         self.locked = key.lock and bool(key.mode & Mode.PARALLEL)
         self._concrete = concrete
 
+    @property
+    def in_region(self) -> bool:
+        """One of many instructions compiled together, every operand known, as opposed to a stencil with holes."""
+        return self._concrete is not None
+
     # --- holes -------------------------------------------------------------------------------------------------------
     def _hole(self, slot: HoleSlot, type_: Type = I64, lo: int = -(1 << 63), hi: int = (1 << 63) - 1) -> Operand:
         if self._concrete is not None:

@@ -13,7 +13,7 @@ from frontends.x86.operands import RegShape
 from frontends.x86.registry import NO_STATUS, StatusRule, instruction
 from frontends.x86.state import Mode
 from tcg.ir.block import Const, Operand
-from tcg.ir.types import I16, I32, I64, V128, Cond, Lane, Type
+from tcg.ir.types import I16, I32, I64, INT_OF_SIZE, V128, Cond, Lane, Type
 
 UD, MF = 6, 16
 _CHECK_MMX, _CHECK_SSE = 2, 3
@@ -99,8 +99,17 @@ def low(x: X86Insn, i: int, type_: Type) -> Operand:
 
 
 def put_low(x: X86Insn, value: Operand, i: int = 0) -> None:
-    """The low lane of an XMM register := value; the rest stays."""
-    x.b.st(x.reg_ref(i), value)
+    """The low lane of an XMM register := value; the rest stays.
+
+    In a region all of it is stored, so that the optimizer can follow one value a register, and since hosts stall on a
+    load of 16 bytes after a store of some of them.
+    """
+    ref = x.reg_ref(i)
+    if x.in_region:
+        size = value.type.size
+        bits = value if value.type.kind == "int" else x.b.bitcast(value, INT_OF_SIZE[size])
+        value = x.b.vins(x.b.ld(V128, ref), bits, Lane.W if size == 4 else Lane.D, 0)
+    x.b.st(ref, value)
 
 
 def widened(x: X86Insn, value: Operand) -> Operand:

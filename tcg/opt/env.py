@@ -94,6 +94,13 @@ class Contents:
                 return value
         return None
 
+    def vector_around(self, place: Place) -> tuple[Operand, int] | None:
+        """A vector that contains the place, and where in it that begins."""
+        for other, value in self.known.items():
+            if value.type is Type.V128 and other.covers(place):
+                return value, place.start - other.start
+        return None
+
 
 @dataclass(slots=True)
 class Overwritten:

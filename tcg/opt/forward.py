@@ -10,9 +10,9 @@ from collections.abc import Callable
 from tcg.ir.block import Block, Const, EnvRef, HelperDecl, Op, Operand, Temp
 from tcg.ir.interp import PURE_MEANINGS, evaluate
 from tcg.ir.ops import OPS
-from tcg.ir.types import Cond, Effect, Type
+from tcg.ir.types import INT_OF_SIZE, Cond, Effect, Lane, Type
 from tcg.opt.casts import CASTS
-from tcg.opt.env import Contents, place_of, place_of_indexed
+from tcg.opt.env import Contents, Place, place_of, place_of_indexed
 from tcg.opt.known_bits import CONSEQUENCES, KnownBits
 from tcg.opt.match import REWRITES
 
@@ -29,6 +29,8 @@ _SWAPPED = {
     Cond.GEU: Cond.LEU,
 }
 _RECASTS = {frozenset(pair) for pair in ((Type.I32, Type.F32), (Type.I64, Type.F64), (Type.I128, Type.V128))}
+
+_LANES = {4: Lane.W, 8: Lane.D}
 
 
 class Forward:
@@ -120,6 +122,10 @@ class Forward:
                 value = self.emit("trunc", out.type, (wider,))
                 self.equals[out] = value
                 return
+            value = self.lane(place, out.type)
+            if value is not None:
+                self.equals[out] = value
+                return
         elif value.type is out.type:
             self.equals[out] = value
             return
@@ -128,6 +134,28 @@ class Forward:
             return
         self.contents.record(place, out)
         self.ops.append(op)
+
+    def lane(self, place: Place, type_: Type) -> Operand | None:
+        """The value of a place inside a known vector: what was last inserted there, or an extraction."""
+        lane = _LANES.get(type_.size)
+        if lane is None:
+            return None
+        found = self.contents.vector_around(place)
+        if found is None or found[1] % type_.size:
+            return None
+        vector, index = found[0], found[1] // type_.size
+        value: Operand | None = None
+        while value is None:
+            made = self.definitions.get(vector) if type(vector) is Temp else None
+            if made is None or made.row.name != "vins" or made.attrs["lane"] is not lane:
+                out = self.block.new_temp(INT_OF_SIZE[type_.size])
+                extract = Op(OPS["vext"], (out,), (vector,), {"lane": lane, "index": index})
+                value = self.simplified(extract) or out
+            elif made.attrs["index"] == index:
+                value = made.ins[1]
+            else:
+                vector = made.ins[0]
+        return value if value.type is type_ else self.emit("bitcast", type_, (value,))
 
     def st(self, op: Op) -> None:
         value = op.ins[0]

@@ -1,5 +1,7 @@
 """Whole blocks as one piece of IR: the same meaning as their instructions one by one; loops can be interrupted."""
 
+import struct
+
 import keystone
 import pytest
 
@@ -8,6 +10,7 @@ from frontends.x86.frontend import X86Frontend
 from frontends.x86.region import decode_block, emit_block
 from frontends.x86.state import STATE, Mode
 from tcg.ir.interp import FlatMemory, run
+from tcg.ir.types import V128
 from tcg.ir.verify import verify
 from tcg.opt.pipeline import optimize
 
@@ -64,3 +67,28 @@ def test_llvm_reads_the_exit_request_at_every_turn(frontend: X86Frontend) -> Non
 def test_decoding_stops_where_told(frontend: X86Frontend) -> None:
     code, count = assemble("mov eax, 1; add eax, 2; ret")
     assert [pc - PC for pc, _ in decode_block(frontend, code, PC, MODE, count)] == [0, 5, 8]
+
+
+def test_scalar_results_travel_as_whole_registers(frontend: X86Frontend) -> None:
+    code, count = assemble(
+        "addsd xmm1, xmm2; movapd xmm3, xmm1; mulsd xmm3, xmm3; cvtsd2ss xmm4, xmm3; addss xmm4, xmm4"
+    )
+    block = emit_block(frontend, code, PC, MODE, count)
+    better = optimize(block)
+    verify(better)
+    stores = [op.ins[0].type for op in better.ops if op.name == "st"]
+    assert stores == [V128] * 3  # one a register, none narrow
+    for values in ((1.5, 2.25), (-0.0, 0.0), (1e300, 1e300), (float("nan"), 1.0), (3e38, 1e30)):
+        env = bytearray(65536)
+        at = STATE.offset("xmm", 1)
+        size = STATE.offset("xmm", 2) - at
+        env[at : at + 4 * size] = bytes(n & 255 for n in range(4 * size))
+        for n, value in enumerate(values):
+            env[at + n * size : at + n * size + 8] = struct.pack("<d", value)
+        plain = bytearray(env)
+        run(block, plain, FlatMemory(bytearray(16)), {}, {}, limit=1000)
+        run(better, env, FlatMemory(bytearray(16)), {}, {}, limit=1000)
+        assert env[at : at + 4 * size] == plain[at : at + 4 * size], values
+        (low,) = struct.unpack_from("<d", env, at)
+        assert low == sum(values) or low != low
+        assert env[at + 8 : at + 16] == bytes(n & 255 for n in range(8, 16))
