@@ -42,7 +42,6 @@ from tcg.exec.memory_map import Mapping
 from tcg.exec.vcpu import StopCause
 from tcg.runtime.layout import Interrupt
 
-
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
