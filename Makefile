@@ -13,10 +13,11 @@ TBENCH_FILES := $(wildcard benchmarks/guest/*.c benchmarks/guest/*.h benchmarks/
 
 PYTEST_FLAGS ?=
 BENCH_FLAGS  ?=
+FUZZ_FLAGS   ?=
 BOOT_APPEND  ?= console=ttyS0
 
 .DEFAULT_GOAL := help
-.PHONY: help venv system-packages guest boot test bench bench-micro soak lint format clean distclean
+.PHONY: help venv system-packages guest boot test fuzz bench bench-micro soak lint format clean distclean
 
 help:
 	@echo 'make venv     .venv with tessera and tessera-system-x86_64 installed'
@@ -25,6 +26,7 @@ help:
 	@echo 'make bench    ours beside qemu-system-x86_64, one table (BENCH_FLAGS="--only integer")'
 	@echo 'make bench-micro  what each stage of the translator costs (BENCH_FLAGS="-k decode")'
 	@echo 'make soak     the long tests: many boots, stress'
+	@echo 'make fuzz     1 000 random states for every x86 form (FUZZ_FLAGS="--chapters arith --seed 7"); goes on where it ended'
 	@echo 'make lint     ruff format --check, ruff check, mypy --strict'
 	@echo 'make clean    remove build products; make distclean: also .venv and guest/'
 
@@ -73,6 +75,9 @@ bench-micro: $(STAMP)
 
 soak: system-packages $(STAMP) guest
 	$(BIN)/python -m pytest -m soak $(PYTEST_FLAGS)
+
+fuzz: $(STAMP)
+	$(BIN)/python tests/fuzz/x86/campaign.py --states 1000 $(FUZZ_FLAGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
