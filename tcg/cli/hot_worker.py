@@ -27,7 +27,7 @@ def work(frontend: X86Frontend, compiler: StencilCompiler, job: Job) -> Answer:
 
 def main() -> None:
     features = frozenset(filter(None, sys.argv[1].split(","))) if len(sys.argv) > 1 else None
-    frontend, compiler = X86Frontend(features), StencilCompiler()
+    frontend, compiler = X86Frontend(features), StencilCompiler(whole_blocks=True)
     stdin, stdout = sys.stdin.buffer, sys.stdout.buffer
     while True:
         try:
