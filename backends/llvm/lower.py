@@ -8,8 +8,8 @@ import backends.llvm.lower_float
 import backends.llvm.lower_memory
 import backends.llvm.lower_vector  # noqa: F401
 from backends.llvm.emitter import LLVM_TYPE, LOWER, TBAA_ENV, Emitter, attr, emit_block, lowers
-from tcg.ir.block import Op
-from tcg.ir.types import F32, F64, V128, Cond, Type
+from tcg.ir.block import Const, Op
+from tcg.ir.types import F32, F64, F80, V128, Cond, Type
 from tcg.runtime.layout import ENV
 
 __all__ = ["LOWER", "emit_block"]
@@ -123,9 +123,18 @@ def _setcond(e: Emitter, op: Op) -> None:
 @lowers("select")
 def _select(e: Emitter, op: Op) -> None:
     c, a, b = op.ins
+    # LLVM would index a table of two constants by the condition, at an address that no relocation of ours can say: so
+    # one of them goes through an empty piece of assembly.
+    of_constants = isinstance(a, Const) and isinstance(b, Const)
+    if a.type is F80 and of_constants:
+        x = e.new(f'call x86_fp80 asm "", "={{st}},0"({e.typed(a)})')
+        e.set(op.outs[0], f"select {e.typed(c)}, x86_fp80 {x}, {e.typed(b)}")
+        return
     if a.type in (F32, F64):  # as integers, or it might become a min or max
         bits = "i32" if a.type is F32 else "i64"
         x, y = (e.new(f"bitcast {e.typed(v)} to {bits}") for v in (a, b))
+        if of_constants:
+            x = e.new(f'call {bits} asm "", "=r,0"({bits} {x})')
         picked = e.new(f"select {e.typed(c)}, {bits} {x}, {bits} {y}")
         e.set(op.outs[0], f"bitcast {bits} {picked} to {LLVM_TYPE[a.type]}")
         return

@@ -48,6 +48,7 @@ class Machine:
         self.ram_size = ram_size
         self.tlb = (ctypes.c_uint64 * (64 * 4))(*([2**64 - 1] * 256))
         self.jc = (ctypes.c_uint64 * (2 * JC_ENTRIES))(*([2**64 - 1] * (2 * JC_ENTRIES)))
+        self.jc[0] = 1  # not all ones, which leads to this slot
         self.view = View(ENV, self.env_at)
         self.helpers: dict[str, int] = {}
         self.calls: list[str] = []

@@ -13,12 +13,12 @@ from backends.llvm.host import host
 from backends.llvm.stencils import StencilCompiler
 from tcg.exec.forms import Stencil
 from tcg.ir import interp
-from tcg.ir.block import Block, EnvRef, Hole
+from tcg.ir.block import Block, Const, EnvRef, Hole
 from tcg.ir.builder import Builder
 from tcg.ir.floats import FpRegisters
 from tcg.ir.softfloat import FpState
 from tcg.ir.text import show
-from tcg.ir.types import F32, F64, F80, I64, FCond, Rounding, Type
+from tcg.ir.types import F32, F64, F80, I64, I128, V128, Cond, FCond, Rounding, Type
 from tcg.runtime.layout import GUEST_BASE, ExitReason
 
 FELL_THROUGH = 0xEE
@@ -257,3 +257,21 @@ def test_comparisons_of_one_pair_share_an_instruction(type_: Type, signal: bool)
         env = b"".join(v.to_bytes(16, "little") for v in pair)
         state.env = env + state.env[len(env) :]
         assert by_stencil(stencil, stub, state) == by_interp(block, state), [hex(v) for v in pair]
+
+
+@pytest.mark.parametrize("type_", [F32, F64, F80, I128, V128])
+def test_selections_of_two_constants(type_: Type) -> None:
+    """LLVM likes to index a table of the two: at an absolute address, which may be anywhere."""
+    compiler = StencilCompiler()
+    stub = fixed_stencils(compiler)["exit_stub"]
+    rng = random.Random(2)
+    b = Builder()
+    b.insn_start(Hole("pc", I64))
+    picked = b.setcond(Cond.LTU, b.ld(I64, EnvRef(0)), 5)
+    b.st(EnvRef(32), b.select(picked, *(Const(type_, irgen.interesting(rng, type_)) for _ in range(2))))
+    block = shift_env(b.block)
+    (stencil,) = compiler.compile([("select", block)])
+    for value in (4, 5):
+        state = State(rng)
+        state.env = value.to_bytes(8, "little") + state.env[8:]
+        assert by_stencil(stencil, stub, state) == by_interp(block, state)
