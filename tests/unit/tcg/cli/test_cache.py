@@ -14,6 +14,7 @@ from tcg.cli.cache import cache_command, entries
 from tcg.exec import tables as table_files
 from tcg.exec.cache import source_hash
 from tcg.exec.forms import Form, Pattern, Stencil, Variant
+from tcg.exec.hot_store import HotStore
 from tcg.exec.memory_map import Mapping
 from tcg.exec.tables import FIXED, MAGIC, Tables
 from tcg.runtime.layout import MACHINE
@@ -58,12 +59,20 @@ def table_file(directory: Path, key: str | None = None) -> Path:
     return path
 
 
+def hot_file(directory: Path, key: str | None = None) -> Path:
+    path = directory / "hot-x86_64-0123abcd.bin"
+    store = HotStore(path, key or source_hash())
+    store.add((0x1000, 1, 1, b"\x90"), (Stencil(b"\x90", 1, ()), 0, Form(("nop",), "nop")))
+    assert store.save()
+    return path
+
+
 def states(directory: Path) -> dict[str, str]:
     return {entry.path.name: entry.state for entry in entries(directory)}
 
 
 def test_whole_files_are_current(directory: Path) -> None:
-    paths = (runtime_file(directory), table_file(directory))
+    paths = (runtime_file(directory), table_file(directory), hot_file(directory))
     assert states(directory) == dict.fromkeys([p.name for p in paths], "valid, current")
 
 
@@ -77,7 +86,8 @@ def test_counts_are_shown(directory: Path, capsys: pytest.CaptureFixture[str]) -
 def test_other_keys_are_stale(directory: Path) -> None:
     runtime_file(directory, "0" * 32)
     table_file(directory, "0" * 32)
-    assert len(states(directory)) == 2
+    hot_file(directory, "0" * 32)
+    assert len(states(directory)) == 3
     assert all(state.startswith("valid, stale") for state in states(directory).values())
 
 
@@ -98,7 +108,7 @@ def damaged(data: bytes, rng: random.Random) -> bytes:
     return bytes(changed)
 
 
-@pytest.mark.parametrize("make", [runtime_file, table_file])
+@pytest.mark.parametrize("make", [runtime_file, table_file, hot_file])
 def test_any_damage_is_seen(directory: Path, make: Callable[[Path], Path]) -> None:
     print("seed", SEED)
     rng = random.Random(SEED)
@@ -187,6 +197,7 @@ def test_clear_removes_ours_only(directory: Path) -> None:
     runtime_file(directory)
     table_file(directory).with_name("tables-x86_64-0123abcd.binqw3r.tmp").write_bytes(b"half")
     (directory / "tables-x86_64-ffffffff.bin").write_bytes(b"damaged")
+    hot_file(directory)
     (directory / "notes.txt").write_text("mine")
     (directory / "guest").mkdir()
     (directory / "runtime-x86_64-dir.o").mkdir()
