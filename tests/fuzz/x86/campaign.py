@@ -68,6 +68,12 @@ def _wide_accumulator(problem: Problem) -> bool:
     )
 
 
+def _simd_known(problem: Problem) -> bool:
+    """Beside Unicorn's: AMD hosts do not ask SHA's memory operand to be aligned (the SDM's type 4 does)."""
+    unaligned = problem.judge == "host" and problem.what[0] == "fault: 0xd != -0x1"
+    return unaligned and problem.case.text.startswith("sha") or test_simd._known(problem)
+
+
 _KNOWN = {"control": _not_canonical, "move": _wide_accumulator}
 
 
@@ -83,7 +89,7 @@ def chapters() -> dict[str, Chapter]:
         found.append(Chapter(
             f"simd-{name}", [t for _, t in simd.templates(name)],
             lambda c, s, r, name=name: simd.prepare(name, c, s, r), ours=test_simd.ours, fpu=True,
-            known=test_simd._known,
+            known=_simd_known,
         ))  # fmt: skip
     found.append(Chapter("x87", x87.templates(), x87.prepare, fpu=True, unicorn=False))
     return {c.name: c for c in found}
@@ -221,7 +227,8 @@ def forms(chosen: list[Chapter], seed: int) -> Iterator[Form]:
 def summary(counts: list[dict[str, object]]) -> str:
     names = ("forms", "states", "host", "unicorn", "interpreter", "faults", "known", "mismatches", "errors")
     totals: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
-    for count in counts:
+    last = {(c["chapter"], c["form"], c["bits"]): c for c in counts}
+    for count in last.values():
         for total in (totals[str(count["chapter"])], totals["all"]):
             total["forms"] += 1
             total["errors"] += "error" in count
