@@ -71,7 +71,7 @@ def _wide_accumulator(problem: Problem) -> bool:
 def _simd_known(problem: Problem) -> bool:
     """Beside Unicorn's: AMD hosts do not ask SHA's memory operand to be aligned (the SDM's type 4 does)."""
     unaligned = problem.judge == "host" and problem.what[0] == "fault: 0xd != -0x1"
-    return unaligned and problem.case.text.startswith("sha") or test_simd._known(problem)
+    return (unaligned and problem.case.text.startswith("sha")) or test_simd._known(problem)
 
 
 _KNOWN = {"control": _not_canonical, "move": _wide_accumulator}

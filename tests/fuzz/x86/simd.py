@@ -231,7 +231,8 @@ def prepare(chapter: str, case: Case, state: State, rng: random.Random) -> None:
     if "maskmov" in case.text:
         state.regs[Reg.RDI] = DATA + rng.randrange(DATA_SIZE - 16)
     if case.memory and case.base >= 0 and case.base != case.index and rng.randrange(8):
-        state.regs[case.base] -= address(case, state) % 16
+        mask = M64 if case.code64 else 0xFFFFFFFF
+        state.regs[case.base] = (state.regs[case.base] - address(case, state) % 16) & mask
     if case.memory:
         at = address(case, state) - DATA
         if 0 <= at <= DATA_SIZE - 16:
