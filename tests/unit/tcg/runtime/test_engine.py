@@ -218,6 +218,23 @@ def test_code_page_becomes_plain_again(toy: Toy) -> None:
     assert toy.stat("code_stores") <= 3
 
 
+def test_code_patched_and_run_in_turns(toy: Toy) -> None:
+    """Every patch is seen at once, and the page stays protected for longer the oftener that happens, not for ever."""
+    toy.write(0x6000, addi(2, 0) + jump_register(7))
+    rounds, plain = 100, 5000
+    turn = store8(1, 0) + jump_register(6)  # the addend := r0
+    head = li(0, rounds) + li(1, 0x6002) + li(2, 0) + li(6, 0x6000)
+    head += li(7, CODE + len(head) + len(li(7, 0)) + len(turn))
+    more = dec(0)
+    more += jnz(-len(turn) - len(more) - 2)
+    body = store(1, 3) + dec(0)
+    toy.write(CODE, head + turn + more + li(0, plain) + li(1, 0x6000) + body + jnz(-len(body) - 2) + HALT)
+    assert toy.run(CODE) == ExitReason.HALT
+    assert toy.reg(2) == rounds * (rounds + 1) // 2
+    assert toy.stat("invalidations") == rounds
+    assert rounds < toy.stat("code_stores") < rounds + plain // 2
+
+
 def test_dma_invalidates(toy: Toy) -> None:
     toy.write(CODE, addi(0, 1) + HALT)
     toy.run(CODE)
