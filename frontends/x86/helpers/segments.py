@@ -169,27 +169,26 @@ def helper_x86_ltr(env: int, selector: int) -> None:
         load_system_segment(env, selector, 1, TR)
 
 
-@exported
-def helper_x86_lgdt(env: int, limit: int, base: int) -> None:
-    """LGDT with the operand as read: 16-bit limit and base (24-bit truncation is the frontend's)."""
+@native
+def load_table_register(env: int, limit: int, base: int, limit_at: int, base_at: int) -> None:
+    """The operand as read: 16-bit limit and base (24-bit truncation is the frontend's)."""
     if not require_cpl0(env):
         return
     if in_code64(env) and not canonical(base):
         raise_gp(env, 0)
         return
-    st32(env + GDT_LIMIT, limit & 0xFFFF)
-    st64(env + GDT_BASE, base)
+    st32(env + limit_at, limit & 0xFFFF)
+    st64(env + base_at, base)
+
+
+@exported
+def helper_x86_lgdt(env: int, limit: int, base: int) -> None:
+    load_table_register(env, limit, base, GDT_LIMIT, GDT_BASE)
 
 
 @exported
 def helper_x86_lidt(env: int, limit: int, base: int) -> None:
-    if not require_cpl0(env):
-        return
-    if in_code64(env) and not canonical(base):
-        raise_gp(env, 0)
-        return
-    st32(env + IDT_LIMIT, limit & 0xFFFF)
-    st64(env + IDT_BASE, base)
+    load_table_register(env, limit, base, IDT_LIMIT, IDT_BASE)
 
 
 @exported

@@ -3,8 +3,18 @@
 from frontends.x86.helpers.access import failed
 from frontends.x86.helpers.env import CC_DST, CC_OP, CC_SRC, DF, EXIT_REQUEST, MMU_INDEX, RAX, RCX, RDI, RSI
 from frontends.x86.helpers.runtime import ld_sized, load_as, tlb_probe
-from frontends.x86.helpers.strings import READ, SUBB, address_mask, advance, es_base, linear, piece, write_masked
-from tcg.runtime.memory import exported, ld32, ld64, lsr, native, st32, st64
+from frontends.x86.helpers.strings import (
+    READ,
+    SUBB,
+    address_mask,
+    advance,
+    at_most,
+    es_base,
+    linear,
+    piece,
+    write_masked,
+)
+from tcg.runtime.memory import exported, ld32, ld64, least, lsr, native, st32, st64
 
 
 @native
@@ -37,11 +47,7 @@ def helper_x86_rep_cmps(env: int, size: int, asize: int, base: int, repne: int) 
         one = linear(env, base, ld64(env + RSI), mask)
         other = linear(env, to_base, ld64(env + RDI), mask)
         count = piece(one, ld64(env + RSI), mask, size, step)
-        n = piece(other, ld64(env + RDI), mask, size, step)
-        if n < count:
-            count = n
-        if left > 0 and left < count:
-            count = left
+        count = at_most(least(count, piece(other, ld64(env + RDI), mask, size, step)), left)
         one_hva = 0
         other_hva = 0
         if count > 0:
@@ -92,9 +98,7 @@ def helper_x86_rep_scas(env: int, size: int, asize: int, repne: int) -> int:
         if left == 0:
             return 0
         to = linear(env, to_base, ld64(env + RDI), mask)
-        count = piece(to, ld64(env + RDI), mask, size, step)
-        if left > 0 and left < count:
-            count = left
+        count = at_most(piece(to, ld64(env + RDI), mask, size, step), left)
         hva = 0
         if count > 0:
             hva = tlb_probe(env, to, READ, index)

@@ -10,7 +10,7 @@ from frontends.x86.helpers.access import failed
 from frontends.x86.helpers.env import CODE64_MODE, DF, ES, EXIT_REQUEST, MMU_INDEX, MODE, RAX, RCX, RDI, RSI, SEG_BASE
 from frontends.x86.helpers.runtime import ld_sized, load_as, st_sized, store_as, tlb_probe
 from tcg.runtime.layout import Callback
-from tcg.runtime.memory import exported, ld32, ld64, memcpy, memmove, memset, native, st8, st16, st64
+from tcg.runtime.memory import exported, ld32, ld64, least, memcpy, memmove, memset, native, st8, st16, st64
 
 PORT_READ, PORT_WRITE = int(Callback.PORT_READ), int(Callback.PORT_WRITE)
 SUBB = int(CcOp.SUBB)
@@ -58,6 +58,12 @@ def es_base(env: int) -> int:
 @native
 def advance(env: int, register: int, elements: int, step: int, mask: int, asize: int) -> None:
     write_masked(env + register, (ld64(env + register) + elements * step) & mask, asize)
+
+
+@native
+def at_most(count: int, left: int) -> int:
+    """`count` elements, or the `left` ones; `left` may have its top bit set: it is more than any piece then."""
+    return left if left > 0 and left < count else count
 
 
 @native
@@ -152,12 +158,7 @@ def helper_x86_rep_movs(env: int, size: int, asize: int, base: int) -> int:
         source = linear(env, base, ld64(env + RSI), mask)
         to = linear(env, to_base, ld64(env + RDI), mask)
         count = piece(source, ld64(env + RSI), mask, size, step)
-        n = piece(to, ld64(env + RDI), mask, size, step)
-        if n < count:
-            count = n
-        # `left` may have its top bit set: it is more than any piece then.
-        if left > 0 and left < count:
-            count = left
+        count = at_most(least(count, piece(to, ld64(env + RDI), mask, size, step)), left)
         from_hva = 0
         to_hva = 0
         if count > 0:
@@ -199,9 +200,7 @@ def helper_x86_rep_stos(env: int, size: int, asize: int) -> int:
         if left == 0:
             return 0
         to = linear(env, to_base, ld64(env + RDI), mask)
-        count = piece(to, ld64(env + RDI), mask, size, step)
-        if left > 0 and left < count:
-            count = left
+        count = at_most(piece(to, ld64(env + RDI), mask, size, step), left)
         hva = 0
         if count > 0:
             hva = tlb_probe(env, to, WRITE, index)
