@@ -307,7 +307,8 @@ class Engine:
             self.tracing.close()
         if self._translator_ is not None and self._translator_.premade is not None:
             self._translator_.premade.close()
-        if self._translator_ is not None and self._translator_.changed:
+        # After an error of our own the tables may be half of something: let the next run make them again.
+        if self._translator_ is not None and self._translator_.changed and self.vcpu.error is None:
             self.cache.save()
         if self.config.stats:
             from tcg.cli.stats import report
