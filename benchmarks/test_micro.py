@@ -89,8 +89,20 @@ def blocks(frontend: X86Frontend, patterns: list[Pattern]) -> list[tuple[str, Bl
 # ---- translation of a new encoding or form (Python)
 
 
-def test_decode(series: Round, frontend: X86Frontend, codes: list[bytes]) -> None:
-    series(lambda: [frontend.decode(code, CODE, MODE) for code in codes], COUNT, "instruction")
+def test_decode(series: Round, codes: list[bytes]) -> None:
+    """By a frontend that has seen nothing yet: capstone, operands, form."""
+    fresh: list[X86Frontend] = []
+
+    def forget() -> None:
+        fresh[:] = [X86Frontend()]
+        fresh[0].decode(codes[0], CODE, MODE)
+
+    series(lambda: [fresh[0].decode(code, CODE, MODE) for code in codes], COUNT, "encoding", setup=forget)
+
+
+def test_decode_by_analogy(series: Round, frontend: X86Frontend, codes: list[bytes]) -> None:
+    """Encodings of which it has decoded the like."""
+    series(lambda: [frontend.decode(code, CODE, MODE) for code in codes], COUNT, "encoding")
 
 
 def test_ir(series: Round, frontend: X86Frontend, patterns: list[Pattern]) -> None:
