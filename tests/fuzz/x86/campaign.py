@@ -224,10 +224,18 @@ def forms(chosen: list[Chapter], seed: int) -> Iterator[Form]:
                     yield Form(chapter, one, code64, seed)
 
 
+def _read(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def _key(count: dict[str, object]) -> tuple[object, ...]:
+    return count["chapter"], count["form"], count["bits"]
+
+
 def summary(counts: list[dict[str, object]]) -> str:
     names = ("forms", "states", "host", "unicorn", "interpreter", "faults", "known", "mismatches", "errors")
     totals: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
-    last = {(c["chapter"], c["form"], c["bits"]): c for c in counts}
+    last = {_key(count): count for count in counts}
     for count in last.values():
         for total in (totals[str(count["chapter"])], totals["all"]):
             total["forms"] += 1
@@ -255,15 +263,16 @@ def main() -> int:
     chosen = [known[name] for name in (options.chapters.split(",") if options.chapters else known)]
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / f"results-{options.seed}.jsonl"
-    counts = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    done = {(c["chapter"], c["form"], c["bits"]) for c in counts}
+    path.touch()
     print(f"seed {options.seed}, {options.states} states a form", flush=True)
     until = time.monotonic() + options.seconds
     bad = 0
-    with path.open("a") as out:
+    done: set[tuple[object, ...]] = set()
+    with path.open("a") as out, path.open() as others:  # several runs may share the work
         for form in forms(chosen, options.seed):
             count = form.count
-            if (count.chapter, count.form, count.bits) in done or not count.form.startswith(options.only):
+            done.update(_key(json.loads(line)) for line in others)
+            if not count.form.startswith(options.only) or _key(dataclasses.asdict(count)) in done:
                 continue
             if time.monotonic() > until:
                 print("out of time")
@@ -276,10 +285,9 @@ def main() -> int:
             for text in found["problems"]:
                 print(text, flush=True)
             bad += bool(found["problems"]) or "error" in found
-            counts.append(found)
             out.write(json.dumps(found) + "\n")
             out.flush()
-    print(summary(counts))
+    print(summary(_read(path)))
     return 1 if bad else 0
 
 
