@@ -1,4 +1,4 @@
-"""A guest that runs random bytes as user code: each exception, interrupt or system call starts it again elsewhere.
+"""A guest that runs random bytes: each exception, interrupt or system call starts it again elsewhere.
 
 It is a kernel of its own, built here: page tables, descriptor tables, a handler in supervisor pages, 2 MiB of random
 bytes and 2 MiB of scratch memory in user pages. Whatever the bytes do, they cannot harm the kernel; the local APIC's
@@ -38,7 +38,8 @@ ENTRY = f"""
     .word {KERNEL_CS}
 """
 
-# STATE: +0 the generator's state, +8 starts made. The handler has an interrupt stack; SYSCALL brings the user's rsp.
+# STATE: +0 the generator's state, +8 starts made, +16 to make, +32 code and +40 data segment. The handler has an
+# interrupt stack; SYSCALL brings the user's rsp.
 HANDLER = f"""
     lidt [{KERNEL - 32:#x}]
     mov ax, {TSS_SELECTOR}
@@ -88,7 +89,7 @@ restart:
     fninit
     mov dword ptr [rbp + 24], 0x1f80
     ldmxcsr dword ptr [rbp + 24]
-    push {USER_DS}
+    push qword ptr [rbp + 40]
     mov ecx, {USER_STACK:#x}
     push rcx
     mov rcx, rax
@@ -96,18 +97,13 @@ restart:
     and ecx, 0x40cd5
     or ecx, 0x202
     push rcx
-    mov rcx, {USER64_CS}
-    cmp qword ptr [rbp + 32], 0
-    je long_mode
-    mov rcx, {USER32_CS}
-long_mode:
-    push rcx
+    push qword ptr [rbp + 32]
     mov rcx, rax
     shr rcx, 40
     and ecx, {RANDOM_SIZE - 1:#x}
     add rcx, {RANDOM:#x}
     push rcx
-    mov ecx, {USER_DS}
+    mov ecx, [rbp + 40]
     mov ds, cx
     mov es, cx
     mov rbx, rax
@@ -151,8 +147,8 @@ def _restart_address(code: bytes) -> int:
     return KERNEL + code.index(b"\xfc\xbc" + STACK.to_bytes(4, "little"))
 
 
-def image(seed: int, starts: int, *, compatibility: bool) -> bytes:
-    """The kernel, loaded at BASE and entered there in 32-bit protected mode."""
+def image(seed: int, starts: int, *, code: int = USER64_CS) -> bytes:
+    """The kernel, loaded at BASE and entered there in 32-bit protected mode. code: the random bytes' code segment."""
     memory = bytearray(SCRATCH - BASE)
 
     def put(gpa: int, data: bytes) -> None:
@@ -167,9 +163,9 @@ def image(seed: int, starts: int, *, compatibility: bool) -> bytes:
     flat = (0, 0x00AF9B000000FFFF, 0x00CF93000000FFFF, 0x00CFFB000000FFFF, 0x00CFF3000000FFFF, 0x00AFFB000000FFFF)
     tss = (0x0000890000000067 | (TSS & 0xFFFFFF) << 16 | (TSS >> 24) << 56, 0)
     put(GDT, struct.pack("<8Q", *flat, *tss))
-    code = _assemble(HANDLER, KS_MODE_64, KERNEL)
-    put(KERNEL, code)
-    handler = _restart_address(code)
+    kernel = _assemble(HANDLER, KS_MODE_64, KERNEL)
+    put(KERNEL, kernel)
+    handler = _restart_address(kernel)
     for vector in range(256):
         # Interrupt gates with interrupt stack 1; users may call every other one.
         kind = 0x8E01 | (0x6000 if vector & 1 else 0)
@@ -180,6 +176,7 @@ def image(seed: int, starts: int, *, compatibility: bool) -> bytes:
     put(KERNEL - 16, struct.pack("<HI", 63, GDT))
     put(KERNEL - 32, struct.pack("<HQ", 4095, IDT))
     rng = random.Random(seed)
-    put(STATE, struct.pack("<QQQQQ", rng.getrandbits(64) | 1, 0, starts, 0, compatibility))
+    data = KERNEL_DS if code == KERNEL_CS else USER_DS
+    put(STATE, struct.pack("<QQQQQQ", rng.getrandbits(64) | 1, 0, starts, 0, code, data))
     put(RANDOM, rng.randbytes(RANDOM_SIZE))
     return bytes(memory)

@@ -22,7 +22,8 @@ def run_users(emulator: Emulator, directory: Path, seed: int, starts: int) -> No
     """Odd seeds run in compatibility mode."""
     print("seed", seed)
     kernel = directory / "random.elf"
-    kernel.write_bytes(pvh_kernel(randomcode.image(seed, starts, compatibility=bool(seed & 1))))
+    segment = randomcode.USER32_CS if seed & 1 else randomcode.USER64_CS
+    kernel.write_bytes(pvh_kernel(randomcode.image(seed, starts, code=segment)))
     status, output = tiny.run(emulator, kernel, timeout=LONGEST_S)
     assert "internal error" not in output and "Traceback" not in output, output
     assert status == tiny.exit_status(randomcode.PASS), output
@@ -47,23 +48,42 @@ def test_much_random_user_code(tmp_path: Path, seed: int) -> None:
     run_users(TESSERA, tmp_path, seed, STARTS_SOAK)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_random_kernel(tmp_path: Path, seed: int) -> None:
-    """With all privileges and no handlers: it ends by a triple fault, or runs until it is told to stop."""
+def run_kernel(directory: Path, image: bytes, seconds: float) -> None:
+    """It ends by a triple fault or as the bytes will have it, or runs until it is told to stop."""
     if reason := TESSERA.missing():
         pytest.skip(reason)
-    print("seed", seed)
-    rng = random.Random(seed)
-    kernel = tmp_path / "random.elf"
-    kernel.write_bytes(pvh_kernel(rng.randbytes(1 << 16)))
-    command = tiny.command(TESSERA, kernel, "-serial", "none")
+    kernel = directory / "random.elf"
+    kernel.write_bytes(pvh_kernel(image))
+    command = tiny.command(TESSERA, kernel, "-serial", "null")
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         try:
-            _, errors = process.communicate(timeout=2)
+            _, errors = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             process.terminate()
             try:
                 _, errors = process.communicate(timeout=60)
             finally:
                 process.kill()
-    assert process.returncode >= 0 and "Traceback" not in errors, errors
+    assert process.returncode >= 0, (process.returncode, errors)
+    assert "Traceback" not in errors and "internal error" not in errors, errors
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_random_kernel(tmp_path: Path, seed: int) -> None:
+    """With all privileges and no handlers."""
+    print("seed", seed)
+    run_kernel(tmp_path, random.Random(seed).randbytes(1 << 16), 3)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_random_privileged_code(tmp_path: Path, seed: int) -> None:
+    """With all privileges and, until it destroys them, handlers that start it again elsewhere."""
+    print("seed", seed)
+    run_kernel(tmp_path, randomcode.image(seed, STARTS, code=randomcode.KERNEL_CS), 3)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(100, 160))
+def test_much_random_privileged_code(tmp_path: Path, seed: int) -> None:
+    print("seed", seed)
+    run_kernel(tmp_path, randomcode.image(seed, STARTS_SOAK, code=randomcode.KERNEL_CS), 20)

@@ -234,7 +234,7 @@ LONG_MODE_ENDS = {
 @pytest.mark.parametrize("name", LONG_MODE_ENDS)
 def test_long_mode_garbage(emulator: Emulator, tmp_path: Path, name: str) -> None:
     """It ends by a triple fault or runs wild: then it is stopped."""
-    image = bytearray(randomcode.image(SEED, 1 << 40, compatibility=False))
+    image = bytearray(randomcode.image(SEED, 1 << 40))
     code, _ = Ks(KS_ARCH_X86, KS_MODE_64).asm(SAY_UP + LONG_MODE_ENDS[name], randomcode.RANDOM, as_bytes=True)
     assert code is not None
     # The handler's place after LIDT and LTR: jump to the test's code instead of starting the timer.
@@ -260,6 +260,6 @@ def test_smallest_code_buffer(tmp_path: Path) -> None:
     if reason := TESSERA.missing():
         pytest.skip(reason)
     kernel = tmp_path / "random.elf"
-    kernel.write_bytes(pvh_kernel(randomcode.image(SEED, 300, compatibility=False)))
+    kernel.write_bytes(pvh_kernel(randomcode.image(SEED, 300)))
     status, output = tiny.run(TESSERA, kernel, "-accel", "tcg,tb-size=1", timeout=300)
     assert status == tiny.exit_status(randomcode.PASS), output
