@@ -3,6 +3,7 @@
 Heavy imports (LLVM, capstone) happen in the subcommand that needs them: a warm start is mostly this file.
 """
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -99,7 +100,13 @@ def main() -> None:
     command = _COMMANDS.get(words[0])
     if command is None:
         sys.exit(_fail(f"no such command '{words[0]}'; the commands are {', '.join(_COMMANDS)}, version"))
-    sys.exit(command(words[1:]))
+    try:
+        status = command(words[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has seen enough (`| head`)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    sys.exit(status)
 
 
 def main_system_x86_64() -> None:
