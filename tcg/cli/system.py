@@ -105,7 +105,7 @@ class System:
         self.log = GuestLog()
         self.lines = CpuLines()
         self.chardevs = [self._open(spec) for spec in self._serial_specs()]
-        self.board = Q35(
+        self.board: Q35 = Q35(
             Q35Config(
                 rtc=_rtc(config),
                 debug_exits=_debug_exits(config),
