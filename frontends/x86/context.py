@@ -98,8 +98,17 @@ class X86Insn:
         self._write_gpr(env("regs", reg), value, size if size is not None else value.type.size)
 
     def _write_gpr(self, ref: EnvRef, value: Operand, size: int) -> None:
+        """In a region a part is written as a whole register: it is often read as one, and hosts stall on that."""
         assert value.type.size == size, (value, size)
-        self.b.st(ref, self.b.zext(value, I64) if size == 4 else value)
+        b = self.b
+        within = ref.offset - _REGS
+        if size < 4 and self.in_region and 0 <= within < 8 * STATE.fields["regs"].count:
+            at = within & 7
+            whole = ref + -at
+            kept = b.and_(b.ld(I64, whole), I64.mask & ~(value.type.mask << 8 * at))
+            b.st(whole, b.or_(kept, b.shl(b.zext(value, I64), 8 * at)))
+            return
+        b.st(ref, b.zext(value, I64) if size == 4 else value)
 
     # --- integer operands ---------------------------------------------------------------------------------------------
     def is_mem(self, i: int) -> bool:

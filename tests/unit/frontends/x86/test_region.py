@@ -10,7 +10,7 @@ from frontends.x86.frontend import X86Frontend
 from frontends.x86.region import decode_block, emit_block
 from frontends.x86.state import STATE, Mode
 from tcg.ir.interp import FlatMemory, run
-from tcg.ir.types import V128
+from tcg.ir.types import I64, V128
 from tcg.ir.verify import verify
 from tcg.opt.pipeline import optimize
 
@@ -92,3 +92,29 @@ def test_scalar_results_travel_as_whole_registers(frontend: X86Frontend) -> None
         (low,) = struct.unpack_from("<d", env, at)
         assert low == sum(values) or low != low
         assert env[at + 8 : at + 16] == bytes(n & 255 for n in range(8, 16))
+
+
+def test_parts_of_registers_travel_as_whole_ones(frontend: X86Frontend) -> None:
+    code, count = assemble(
+        "cmp rdx, rdi; mov al, cl; mov ah, dl; mov bx, ax; mov ecx, eax; setne dh; setne r8b; mov sil, r8b"
+    )
+    better = optimize(emit_block(frontend, code, PC, MODE, count))
+    verify(better)
+    at, end = STATE.offset("regs"), STATE.offset("regs", 15) + 8
+    written = [op for op in better.ops if op.name == "st" and at <= op.attrs["ref"].offset < end]
+    assert written and all(op.ins[0].type is I64 for op in written)
+    env = bytearray(65536)
+    for n in range(16):
+        set_reg(env, n, 0x0F11_1111_1111_1111 * n + 0x0070_6050_4030_2010)
+    before = [reg(env, n) for n in range(16)]
+    run(better, env, FlatMemory(bytearray(16)), {}, {}, limit=1000)
+    cl, dl, flag = before[1] & 255, before[2] & 255, reg(env, 2) >> 8 & 255
+    ax = cl | dl << 8
+    assert flag in (0, 1)
+    assert reg(env, 0) == before[0] & ~0xFFFF | ax
+    assert reg(env, 3) == before[3] & ~0xFFFF | ax
+    assert reg(env, 1) == (before[0] & 0xFFFF0000 | ax) & 0xFFFFFFFF
+    assert reg(env, 2) == before[2] & ~0xFF00 | flag << 8
+    assert reg(env, 8) == before[8] & ~0xFF | flag
+    assert reg(env, 6) == before[6] & ~0xFF | flag
+    assert [reg(env, n) for n in (4, 5, 7, *range(9, 16))] == [before[n] for n in (4, 5, 7, *range(9, 16))]
