@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import pytest
-from keystone import KS_ARCH_X86, KS_MODE_64, Ks
+from keystone import KS_ARCH_X86, KS_MODE_32, KS_MODE_64, Ks
 
 from benchmarks.first_instruction import pvh_kernel
 
@@ -263,3 +263,43 @@ def test_smallest_code_buffer(tmp_path: Path) -> None:
     kernel.write_bytes(pvh_kernel(randomcode.image(SEED, 300)))
     status, output = tiny.run(TESSERA, kernel, "-accel", "tcg,tb-size=1", timeout=300)
     assert status == tiny.exit_status(randomcode.PASS), output
+
+
+# Instructions that few byte strings of their first bytes begin: what is cut off must not be taken for undefined.
+SPLIT = (
+    *("f00fb10e", "f00fc10e", "f00fab0e", "660f3a0fc104", "660f3a44c100", "660f3a63c100", "f20f38f1c1", "660f3817c1"),
+    *("0fc70e", "0fc7f0", "0f3800c1", "f30fb8c1", "660f6fc1", "f30f6fc1", "0f01d0", "0faee8"),
+)
+
+
+def test_instructions_across_pages(emulator: Emulator, tmp_path: Path) -> None:
+    """Each is split at each of its bytes, before any has been seen whole."""
+    calls, places = [], []
+    at = tiny.ENTRY + 0x10000
+    for code in map(bytes.fromhex, SPLIT):
+        for before in range(1, len(code)):
+            places.append((at + 0x1000 - before, code + b"\xc3"))
+            calls.append(f"mov ecx, 0\n mov eax, {at + 0x1000 - before:#x}\n call eax")
+            at += 0x2000
+    source = f"""
+        mov esp, 0x90000
+        mov eax, cr0
+        and eax, 0xfffffffb
+        or eax, 2
+        mov cr0, eax
+        mov eax, 0x40600
+        mov cr4, eax
+        mov esi, 0x80000
+        {chr(10).join(calls)}
+        xor eax, eax
+    """
+    main, _ = Ks(KS_ARCH_X86, KS_MODE_32).asm(source + tiny.REPORT, tiny.ENTRY, as_bytes=True)
+    assert main is not None and len(main) < 0x10000
+    image = bytearray(at - tiny.ENTRY)
+    image[: len(main)] = main
+    for gpa, code in places:
+        image[gpa - tiny.ENTRY : gpa - tiny.ENTRY + len(code)] = code
+    kernel = tmp_path / "split.elf"
+    kernel.write_bytes(pvh_kernel(bytes(image)))
+    status, output = tiny.run(emulator, kernel, timeout=60)
+    assert status == tiny.exit_status(tiny.PASS), output
