@@ -32,6 +32,7 @@ from fuzz.x86.state import CODE, DATA_SIZE, Result, State
 from tcg.exec.forms import Variant
 
 _STATUS = 0x8D5
+_BEYOND = 0x0180_0000  # from the data region to where nothing is mapped: a page fault
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -154,6 +155,8 @@ class Form:
         for _ in range(number):
             state = batches.quick_state(self.rng, case.code64, memory, vectors)
             aim(case, state, self.rng)
+            if case.base >= 0 and case.base != case.index and self.rng.randrange(16) == 0:
+                state.regs[case.base] = state.regs[case.base] + _BEYOND & ((1 << (64 if self.code64 else 32)) - 1)
             self.chapter.prepare(case, state, self.rng)
             made.append(state)
         return made
