@@ -1,4 +1,4 @@
-"""Whole blocks against their instructions one by one: random sequences, equal registers, flags and memory after both."""
+"""Whole blocks against their instructions one by one: random sequences, equal registers, flags and memory."""
 
 import random
 
