@@ -5,12 +5,10 @@ entered under the machine lock. Nothing below raises for what a guest does; what
 """
 
 import contextlib
-import ctypes
 import os
 import signal
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,8 +32,8 @@ from hw.firmware import (
     load_kernel,
     q35_memory_map,
 )
-from hw.machines.q35 import Q35, DebugExitConfig, Q35Config
-from hw.timer.mc146818 import RtcClock, RtcConfig
+from hw.machines.q35 import Q35, Q35Config
+from tcg.cli.board_config import CpuLines, debug_exits, rtc
 from tcg.cli.engine import Engine, Ports
 from tcg.cli.options import OptionError, RunConfig
 from tcg.exec.memory_map import Mapping
@@ -52,32 +50,6 @@ class Ending:
     status: int = 0
     reset: bool = False
     over: bool = False
-
-
-class CpuLines:
-    """hw's CpuPort for one vCPU: interrupt lines become request bits."""
-
-    def __init__(self) -> None:
-        self.request: Callable[[int], None] = lambda bits: None
-        self.withdraw: Callable[[int], None] = lambda bits: None
-
-    def raise_intr(self) -> None:
-        self.request(Interrupt.HARD)
-
-    def lower_intr(self) -> None:
-        self.withdraw(Interrupt.HARD)
-
-    def raise_nmi(self) -> None:
-        self.request(Interrupt.NMI)
-
-    def raise_init(self) -> None:
-        self.request(Interrupt.INIT)
-
-    def raise_sipi(self, vector: int) -> None:
-        self.request(Interrupt.SIPI)
-
-    def raise_smi(self) -> None:
-        self.request(Interrupt.SMI)
 
 
 class System:
@@ -107,8 +79,8 @@ class System:
         self.chardevs = [self._open(spec) for spec in self._serial_specs()]
         self.board: Q35 = Q35(
             Q35Config(
-                rtc=_rtc(config),
-                debug_exits=_debug_exits(config),
+                rtc=rtc(config),
+                debug_exits=debug_exits(config),
             ),
             clock=self.clock, ram=self.ram.view, cpus=[self.lines], serial=self.chardevs, log=self.log, lock=self.lock,
             timers=self.timers,
@@ -307,19 +279,6 @@ class System:
         self.engine.close()
 
 
-def _debug_exits(config: RunConfig) -> tuple[DebugExitConfig, ...]:
-    device = config.debug_exit
-    return (DebugExitConfig(device.iobase, device.iosize),) if device else ()
-
-
-def _rtc(config: RunConfig) -> RtcConfig:
-    base: str | int = config.rtc_base
-    if config.rtc_base[:4].isdigit():
-        text = config.rtc_base if "T" in config.rtc_base else config.rtc_base + "T00:00:00"
-        base = int(time.mktime(time.strptime(text, "%Y-%m-%dT%H:%M:%S")) - time.timezone)
-    return RtcConfig(base=base, clock=RtcClock[config.rtc_clock.upper()])
-
-
 def _not_yet_running(number: int, _frame: FrameType | None) -> None:
     """A signal before the guest runs: end, and let the terminal be restored on the way out."""
     os.write(2, f"tessera: terminating on signal {number}\n".encode())
@@ -337,12 +296,7 @@ def run_system(config: RunConfig) -> int:
         print(f"tessera: {error}", file=sys.stderr)
         return 1
     status = system.run()
-    sys.stdout.flush()
-    with contextlib.suppress(OSError):
-        sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
     os._exit(status)
-
-
-def host_address(view: memoryview) -> int:
-    """hva of a writable buffer."""
-    return ctypes.addressof(ctypes.c_char.from_buffer(view))

@@ -120,3 +120,8 @@ def test_nothing_to_boot() -> None:
 def test_log_file_that_cannot_be_written(tmp_path: Path, kernel: Path) -> None:
     where = str(tmp_path / "no" / "such" / "log")
     assert where in refused("-kernel", str(kernel), "-d", "in_asm", "-D", where)
+
+
+@pytest.mark.parametrize("date", ["2006-13-45", "2006", "2006-06-17T25:00:00", "0000-00-00"])
+def test_no_such_date(kernel: Path, date: str) -> None:
+    assert date in refused("-rtc", f"base={date}", "-kernel", str(kernel))
