@@ -1,6 +1,7 @@
 """Whole blocks against their instructions one by one: random sequences, equal registers, flags and memory."""
 
 import random
+import re
 
 import keystone
 import pytest
@@ -23,6 +24,7 @@ R8N = ("al", "cl", "sil", "dil", "r8b", "r9b")
 R16 = ("ax", "cx", "dx", "bx", "si", "r8w")
 R32 = ("eax", "ecx", "edx", "ebx", "esi", "r8d", "r9d")
 R64 = ("rax", "rcx", "rdx", "rbx", "rsi", "r8", "r9")
+HIGH, REX = re.compile(r"\b[abcd]h\b"), re.compile(r"\br\d|\b[sd]il\b")
 XMM = ("xmm0", "xmm1", "xmm2", "xmm3")
 BINARY = ("add", "sub", "and", "or", "xor", "cmp", "test", "adc", "sbb", "mov")
 CONDITIONS = ("e", "ne", "l", "ge", "b", "ae", "s", "o", "p", "a", "g")
@@ -97,11 +99,9 @@ def test_blocks_mean_what_their_instructions_mean(part: int, seed: int) -> None:
             text = one(rng)
             if text.startswith("shufps"):
                 text += ", 0x1b"
-            try:
-                assembler.asm(text)
-            except keystone.KsError:
-                continue  # AH and its like beside a REX prefix
-            lines.append(text)
+            # AH and its like have no encoding beside a REX prefix, and keystone ends the process over them.
+            if not (HIGH.search(text) and REX.search(text)):
+                lines.append(text)
         code = bytes(assembler.asm("; ".join(lines), PC)[0])
         region = optimize(emit_block(frontend, code, PC, MODE, len(lines)))
         verify(region)
