@@ -27,6 +27,7 @@ _READS = Status(reads=True)
 
 def _near_size(x: X86Insn) -> int:
     """Near branches in 64-bit code ignore the operand-size prefix (Intel)."""
+    # QUIRK: a near branch to a non-canonical address faults at the target (as on QEMU), not at the branch.
     return 8 if x.code64 else x.key.opsize
 
 
