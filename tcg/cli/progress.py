@@ -2,7 +2,7 @@
 
 On a terminal it is one line, drawn over itself and erased when the guest prints or the run ends; it appears only while
 the guest's own output stands at the beginning of a line, so that it never garbles it. Elsewhere there is none, unless
-TESSERA_PROGRESS is set: then a line a second.
+TESSERA_PROGRESS is set: then a line a second. TESSERA_PROGRESS=0 turns it off everywhere.
 """
 
 import os
@@ -24,7 +24,8 @@ class Progress:
         self._clock = clock
         self._lock = threading.RLock()
         self._terminal = self._stream.isatty()
-        self.enabled = self._terminal or bool(os.environ.get("TESSERA_PROGRESS"))
+        wanted = os.environ.get("TESSERA_PROGRESS", "")
+        self.enabled = wanted != "0" and (self._terminal or bool(wanted))
         self._shown = False
         self._at_line_start = True
         self._next = 0.0

@@ -4,6 +4,7 @@ python -m tcg.cli.seed_worker NUMBER COUNT FEATURE,FEATURE,...
 """
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,6 +57,7 @@ def compile_batch(frontend: X86Frontend, compiler: StencilCompiler, batch: Todo)
 
 
 def main() -> None:
+    os.nice(5)  # the guest's own thread goes first
     number, count = int(sys.argv[1]), int(sys.argv[2])
     frontend = X86Frontend(frozenset(filter(None, sys.argv[3].split(","))))
     stdout = sys.stdout.buffer

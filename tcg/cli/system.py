@@ -5,6 +5,7 @@ entered under the machine lock. Nothing below raises for what a guest does; what
 """
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -288,6 +289,7 @@ def _not_yet_running(number: int, _frame: FrameType | None) -> None:
 def run_system(config: RunConfig) -> int:
     """Build and run; errors of the command line or the host become one clear line and status 1."""
     sys.setswitchinterval(0.0005)
+    gc.disable()  # a collection would hold up a callback for milliseconds; references count without it
     for number in _SIGNALS:
         signal.signal(number, _not_yet_running)
     try:

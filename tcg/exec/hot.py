@@ -30,6 +30,7 @@ from tcg.exec.vcpu import VCpu
 from tcg.runtime.layout import BLOCK, EXIT_SLOT, SAMPLE_RING
 from tcg.runtime.struct import View
 
+DELAY = 1.0  # seconds before the first sample: a kernel's timer calibrations see a thread that takes turns with theirs
 INTERVAL = 0.001
 THRESHOLD = 2
 WINDOW = 256  # samples that count: later ones know better than the boot's
@@ -128,6 +129,8 @@ class HotBlocks:
         env = self._vcpu.env.address
         if self._store is not None:
             self._store.load()
+        if self._stop.wait(DELAY):
+            return
         while not self._stop.wait(INTERVAL):
             request(env)
             self._collect()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
 from .harness import GUEST_FILES, QEMU, TESSERA, Emulator, Guest, linux
+
+os.environ["TESSERA_PROGRESS"] = "0"  # what is compared is what the guest prints
 
 
 def pytest_configure(config: pytest.Config) -> None:

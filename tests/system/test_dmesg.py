@@ -32,4 +32,10 @@ def test_no_complaint_that_qemu_lacks(guest_files: None) -> None:
         if reason := emulator.missing():
             pytest.skip(reason)
     known = complaints(run_once(QEMU, "dmesg -r"))
-    assert complaints(run_once(TESSERA, "dmesg -r")) - known == set()
+    # What the kernel's timer calibrations complain of comes and goes with the host's load, under both: ours has a
+    # complaint of its own if each of three boots has it.
+    ours = complaints(run_once(TESSERA, "dmesg -r"))
+    for _ in range(2):
+        if ours - known:
+            ours &= complaints(run_once(TESSERA, "dmesg -r"))
+    assert ours - known == set()

@@ -69,7 +69,7 @@ def test_unmasked_exceptions(text: str, os_support: bool, seed: int, states: int
     patterns = [mine.decode(case.code, CODE, mode) for case in cases]
     stencils = StencilCompiler().compile([(text, optimize(block_of(p, Variant()))) for p in patterns])
     for case, pattern, stencil in zip(cases, patterns, stencils, strict=True):
-        for _ in range(max(10, states)):
+        for _ in range(max(60, states)):
             before = random_state(rng)
             prepare("float", case, before, rng)
             sticky = before.mxcsr & 0x3F
