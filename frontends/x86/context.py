@@ -16,7 +16,7 @@ from frontends.x86.state import STATE, XMM_STRIDE, Mode, Reg, Seg
 from tcg.exec.forms import HoleSlot, Variant
 from tcg.ir.block import Const, EnvRef, HelperDecl, Hole, Operand, Temp
 from tcg.ir.builder import Builder, Value
-from tcg.ir.types import I8, I16, I32, I64, INT_OF_SIZE, V128, Cond, MemOp, Type
+from tcg.ir.types import I16, I32, I64, INT_OF_SIZE, V128, Cond, MemOp, Type
 
 _REGS = STATE.offset("regs")
 _XMM = STATE.offset("xmm")
@@ -363,6 +363,3 @@ class X86Insn:
         The jump cache follows mode and address space, so it finds the right block.
         """
         self.b.goto_ptr(self.next_pc)
-
-
-BYTE, WORD, DWORD, QWORD = I8, I16, I32, I64

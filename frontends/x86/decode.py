@@ -11,7 +11,7 @@ import capstone
 import capstone.x86_const as cx
 
 from frontends.x86.operands import ImmShape, MemShape, RegShape, Shape, X86Key
-from frontends.x86.state import STATE, XMM_STRIDE, Mode, Reg, Seg
+from frontends.x86.state import STATE, XMM_STRIDE, Mode, Seg
 
 MAX_LENGTH = 15
 
@@ -320,6 +320,3 @@ def _effective_size(mode: int, prefixes: bytes, rex: int) -> int:
     if mode & (Mode.CODE64 | Mode.CODE32):
         return 2 if prefixes[2] == 0x66 else 4
     return 4 if prefixes[2] == 0x66 else 2
-
-
-REG_OFFSETS = {r: STATE.offset("regs", r) for r in Reg}

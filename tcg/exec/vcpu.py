@@ -23,7 +23,6 @@ from tcg.runtime.layout import (
     N_JUMP_CACHES,
     N_TLBS,
     TLB_BYTES,
-    Callback,
     ExitReason,
     Interrupt,
 )
@@ -130,6 +129,3 @@ class VCpu:
 
     def __repr__(self) -> str:
         return f"<vCPU {self.index} pc={self.env.get('pc'):#x}>"
-
-
-DEVICE_CALLBACKS = (Callback.MMIO_READ, Callback.MMIO_WRITE, Callback.PORT_READ, Callback.PORT_WRITE)

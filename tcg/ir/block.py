@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tcg.ir.ops import OPS, OpDef
-from tcg.ir.types import I64, Effect, Type
+from tcg.ir.types import Effect, Type
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +131,3 @@ class Block:
             if ref is not None and ref.hole is not None:
                 found.setdefault(ref.hole.name, ref.hole)
         return found
-
-
-PC_TYPE = I64
